@@ -1,0 +1,86 @@
+# Needs Python >= 3.11 with venv, and make (3.81 or newer). Everything made here lives in .venv.
+#   make test ARGS="-k recovery"        make demo PYTHON=python3.13
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# A stamp is a file that is newer than pyproject.toml while what it names is installed.
+STAMP := $(VENV)/.stamp
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench clean
+
+help:
+	@echo "make demo    install, then watch loops being killed and resumed (about 10 seconds)"
+	@echo "make test    install what the tests need and run them"
+	@echo "make lint    ruff: rules and formatting"
+	@echo "make types   mypy and pyright, both strict"
+	@echo "make bench   append and rebuild speed, beside their floors"
+	@echo "make clean   remove .venv and everything else that make, build and tests left"
+
+demo: $(STAMP)-cli
+	@echo "demo: five loops, two kills, one log"
+	@$(BIN)/python -m projections.cli.demo $(ARGS)
+
+test: $(STAMP)-test
+	@echo "test: pytest"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)-lint
+	@echo "lint: ruff check"
+	@$(BIN)/ruff check
+	@echo "lint: ruff format --check"
+	@$(BIN)/ruff format --check
+
+types: $(STAMP)-typing
+	@echo "types: mypy"
+	@$(BIN)/python -m mypy
+	@echo "types: pyright"
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/python -m pyright --project pyproject.toml
+
+bench: $(STAMP)-test
+	@echo "bench: append"
+	@$(BIN)/python -m benchmarks.append $(ARGS)
+	@echo "bench: rebuild"
+	@$(BIN)/python -m benchmarks.rebuild $(ARGS)
+
+clean:
+	@echo "clean: .venv, caches, builds"
+	@rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP)-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "loopledger needs Python >= 3.11; name one: make PYTHON=python3.13" >&2; exit 1; }
+	@echo "setup: $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Dependency groups (PEP 735) need a newer pip than most Pythons bring along.
+$(STAMP)-pip: | $(STAMP)-venv
+	@echo "setup: pip"
+	@$(PIP) "pip>=25.1"
+	@touch $@
+
+$(STAMP)-cli: pyproject.toml | $(STAMP)-venv
+	@echo "setup: loopledger[cli]"
+	@$(PIP) --editable ".[cli]"
+	@touch $@
+
+$(STAMP)-test: pyproject.toml | $(STAMP)-pip
+	@echo "setup: loopledger[cli], test group"
+	@$(PIP) --editable ".[cli]" --group test
+	@touch $@
+
+$(STAMP)-lint: pyproject.toml | $(STAMP)-pip
+	@echo "setup: lint group"
+	@$(PIP) --group lint
+	@touch $@
+
+$(STAMP)-typing: pyproject.toml | $(STAMP)-pip
+	@echo "setup: loopledger[cli], typing group"
+	@$(PIP) --editable ".[cli]" --group typing
+	@touch $@
