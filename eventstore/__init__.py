@@ -1,0 +1,126 @@
+"""The write side of loopledger: a history that async programs append to and can trust.
+
+Open a log, await appends, read them back::
+
+    import eventstore as es
+
+    async with es.open_store("history.jsonl") as store:
+        await store.append(
+            "bright-otter", [es.LoopStarted(prompt="fix the tests")], expected_version=es.NO_STREAM
+        )
+        async for recorded in store.read("bright-otter"):
+            print(recorded.version, recorded.event)
+
+When `append` returns, its events are on the disk, in order, all of them or none. Any number of
+tasks, stores and processes may append to one log; `expected_version` is compared under the same
+lock as the write. After a crash the next `open_store` sets torn bytes aside and goes on.
+
+The parts, and where to read on:
+
+* events and their places: `Event`, `HistoryEvent`, `Recorded`, `EventTypes`, the twelve kinds of a
+  loop's history (`LOOP_EVENTS`);
+* the log: `open_store`, `memory_store`; what every backend promises: `EventStore`, `EventReader`;
+* the bytes on disk: FORMAT.md beside this file;
+* run contexts, the per-run log directories: `RunContext`;
+* errors: all are `EventStoreError`; their names say how an append ended.
+
+What to do with a history once it is there (folds, the registry of loops) is `projections`.
+"""
+
+from eventstore._errors import (
+    CommitUnknownError,
+    CorruptLogError,
+    EventRefusedError,
+    EventStoreError,
+    EventTypesError,
+    RunContextError,
+    StoreBusyError,
+    StoreClosedError,
+    StorePoisonedError,
+    StoreUnavailableError,
+    VersionConflictError,
+)
+from eventstore._event_types import EventTypes, Upcast
+from eventstore._events import (
+    ANY,
+    MAIN_STREAM,
+    NO_STREAM,
+    STREAM_EXISTS,
+    Appended,
+    Event,
+    ExpectedVersion,
+    HistoryEvent,
+    Recorded,
+    Unknown,
+)
+from eventstore._log._log_reader import LogReader
+from eventstore._log._log_store import LogStore, memory_store, open_store
+from eventstore._log._memory_files import MemoryFiles
+from eventstore._log._recovery import Recovery
+from eventstore._loop import (
+    LOOP_EVENTS,
+    EventPublished,
+    IterationCompleted,
+    IterationStarted,
+    LoopCompleted,
+    LoopDiscarded,
+    LoopEvent,
+    LoopResumed,
+    LoopStarted,
+    LoopTerminated,
+    MergeCompleted,
+    MergeFailed,
+    MergeQueued,
+    MergeStarted,
+)
+from eventstore._store import Durability, EventReader, EventStore, Page
+
+__all__ = [
+    "ANY",
+    "LOOP_EVENTS",
+    "MAIN_STREAM",
+    "NO_STREAM",
+    "STREAM_EXISTS",
+    "Appended",
+    "CommitUnknownError",
+    "CorruptLogError",
+    "Durability",
+    "Event",
+    "EventPublished",
+    "EventReader",
+    "EventRefusedError",
+    "EventStore",
+    "EventStoreError",
+    "EventTypes",
+    "EventTypesError",
+    "ExpectedVersion",
+    "HistoryEvent",
+    "IterationCompleted",
+    "IterationStarted",
+    "LogReader",
+    "LogStore",
+    "LoopCompleted",
+    "LoopDiscarded",
+    "LoopEvent",
+    "LoopResumed",
+    "LoopStarted",
+    "LoopTerminated",
+    "MemoryFiles",
+    "MergeCompleted",
+    "MergeFailed",
+    "MergeQueued",
+    "MergeStarted",
+    "Page",
+    "Recorded",
+    "Recovery",
+    "RunContextError",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StorePoisonedError",
+    "StoreUnavailableError",
+    "Unknown",
+    "Upcast",
+    "VersionConflictError",
+    "memory_store",
+    "open_store",
+]
