@@ -1,0 +1,384 @@
+"""One commit: lock, look, check, write, sync, say so. All of it is one hop to a thread.
+
+The order of the steps is the durability of the log (FORMAT.md, "The commit"): nothing is
+acknowledged before its sync, nothing is written behind bytes that were not verified, and after
+any error from the first byte on the store appends no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+from zlib import crc32
+
+from eventstore._errors import (
+    CommitUnknownError,
+    EventRefusedError,
+    EventStoreError,
+    StoreClosedError,
+    StorePoisonedError,
+    StoreUnavailableError,
+)
+from eventstore._events import (
+    ANY,
+    MAIN_STREAM,
+    Appended,
+)
+from eventstore._log._files import Files
+from eventstore._log._index import KeyedAppend
+from eventstore._log._lock import LogLock
+from eventstore._log._names import LogNames
+from eventstore._log._recovery import Recovery
+from eventstore._log._repair import write_all
+from eventstore._log._request import Request, conflict, is_expected, read_contents, remaker
+from eventstore._log._scan import Place
+from eventstore._log._tail import Tail
+
+__all__ = ["Committer"]
+
+_logger: Final = logging.getLogger("eventstore")
+
+
+class Committer:
+    """The writing half of a store. Its calls exclude each other; each may block on the disk."""
+
+    def __init__(
+        self,
+        files: Files,
+        names: LogNames,
+        *,
+        lock_timeout_seconds: float,
+        segment_bytes_max: int | None,
+    ) -> None:
+        self._files = files
+        self._names = names
+        self._lock = LogLock(files, names, create=True)
+        self._lock_timeout_seconds = lock_timeout_seconds
+        self._segment_bytes_max = segment_bytes_max
+        self._tail = Tail(files, names)
+        self._guard = threading.Lock()
+        self._attached = False
+        self._poison: str | None = None
+        self._closed: str | None = None
+
+    @property
+    def position(self) -> int:
+        """The log's position as last known here."""
+        return self._tail.place.position
+
+    @property
+    def recovery(self) -> Recovery:
+        """What opening and adopting found and did."""
+        return self._tail.recovery
+
+    @property
+    def lags(self) -> bool:
+        """Whether something written here is not synced yet."""
+        return self._tail.durable_position < self._tail.place.position
+
+    def open(self) -> None:
+        """Attach to the log, recovering what a dead writer left.
+
+        Raises:
+            CorruptLogError: acknowledged data is damaged.
+            StoreBusyError: the lock was held until the deadline.
+            StoreUnavailableError: the file or its directory cannot be used.
+        """
+        try:
+            self._files.mkdir("")
+            with self._exclusive():
+                pass
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, requests: Sequence[Request]) -> None:
+        """Record what these appends ask for as one commit, and note in each how it ended."""
+        try:
+            with self._exclusive():
+                accepted, versions = self._check(requests)
+                synced = any(request.synced for request in requests)
+                if accepted:
+                    if self._must_seal():
+                        self._sync()
+                        self._lock.write_record(self._tail.seal())
+                    self._write(accepted, versions, synced=synced)
+                elif synced and self.lags:
+                    self._sync()
+        except (EventStoreError, MemoryError) as error:
+            remake = remaker(error, self._files.path(self._names.active))
+            for request in requests:
+                if request.failure is None:
+                    request.appended, request.failure = None, remake
+
+    def version(self, stream: str) -> int:
+        """How many events the stream holds now, those of other processes included.
+
+        Raises:
+            EventStoreError: as `open`.
+        """
+        with self._guard:
+            if self._attached and self._closed is None and self._is_up_to_date():
+                return self._tail.index.version(stream)
+        with self._exclusive():
+            return self._tail.index.version(stream)
+
+    def sync(self) -> None:
+        """Make everything written here durable.
+
+        Raises:
+            StorePoisonedError: an earlier commit failed.
+            CommitUnknownError: this sync failed.
+        """
+        if self.lags:
+            with self._exclusive():
+                self._sync()
+
+    def close(self, reason: str = "the store is closed") -> None:
+        """Close every handle. Does not sync."""
+        self._closed = reason
+        self._tail.close()
+        self._lock.close()
+
+    def abandon(self, reason: str) -> None:
+        """In a forked child: close the handles without touching the lock of the parent."""
+        self._guard = threading.Lock()  # its holder, if any, is a thread of the parent
+        self.close(reason)
+
+    # --- the lock ---
+
+    @contextmanager
+    def _exclusive(self) -> Generator[None]:
+        """Hold the lock, with everything others wrote adopted."""
+        path = self._files.path(self._names.active)
+        with self._guard:
+            if self._closed is not None:
+                raise StoreClosedError(path=path, reason=self._closed)
+            if self._poison is not None:
+                raise StorePoisonedError(path=path, cause=self._poison)
+            try:
+                self._lock.acquire(exclusive=True, timeout_seconds=self._lock_timeout_seconds)
+                try:
+                    self._adopt()
+                    yield
+                finally:
+                    self._lock.release()
+            except OSError as error:
+                raise StoreUnavailableError(
+                    path=error.filename or path, reason=_what_to_do(error)
+                ) from error
+
+    def _is_up_to_date(self) -> bool:
+        """Whether the log ends, durably, where this store knows it to; without the lock."""
+        record = self._lock.read_record()
+        status = self._files.stat(self._names.active)
+        tail = self._tail
+        return (
+            record == tail.record("idle")
+            and status is not None
+            and (status.inode, status.size) == (tail.inode, tail.place.offset)
+        )
+
+    def _adopt(self) -> None:
+        record = self._lock.read_record()
+        tail = self._tail
+        renewed = tail.catch_up(record) if self._attached else tail.attach(record)
+        self._attached = True
+        if renewed is not None and renewed != record:
+            self._lock.write_record(renewed)
+
+    # --- checking ---
+
+    def _check(self, requests: Sequence[Request]) -> tuple[list[Request], dict[str, int]]:
+        """Look up keys and compare versions, of several appends in order against each other.
+
+        Returns:
+            The requests to record, each with its numbers, and the streams' versions after them.
+        """
+        index = self._tail.index
+        accepted: list[Request] = []
+        keyed: dict[tuple[str, str], Request] = {}
+        versions: dict[str, int] = {}
+        position = self._tail.place.position
+        for request in requests:
+            stream = request.stream
+            if request.key is not None:
+                if self._is_repeated(request, keyed):
+                    continue
+                keyed[stream, request.key] = request
+            version = versions.get(stream)
+            if version is None:
+                version = index.version(stream)
+            expected = request.expected
+            if expected is not ANY and not is_expected(expected, version):
+                request.failure = conflict(stream, expected, version)
+                if request.key is not None:
+                    del keyed[stream, request.key]
+                continue
+            count = len(request.bodies)
+            position += count
+            versions[stream] = version = version + count
+            request.appended = Appended(version, position)
+            accepted.append(request)
+        return accepted, versions
+
+    def _is_repeated(self, request: Request, keyed: Mapping[tuple[str, str], Request]) -> bool:
+        """Whether this key was used before, in the log or in this commit; then that is the end."""
+        assert request.key is not None
+        twin = keyed.get((request.stream, request.key))
+        if twin is not None:
+            self._repeat(request, twin.contents, twin.appended)
+            return True
+        earlier = self._tail.index.keyed(request.stream, request.key)
+        if earlier is None:
+            return False
+        first = Appended(earlier.last_version, earlier.last_position)
+        self._repeat(request, self._read_contents(earlier), first)
+        return True
+
+    def _repeat(
+        self, request: Request, contents: list[tuple[bytes, bytes]], first: Appended | None
+    ) -> None:
+        if contents == request.contents:
+            request.appended = first
+            return
+        reason = (
+            f"key {request.key!r} was used in stream {request.stream!r} with other events; "
+            "take a new key for new events"
+        )
+        request.failure = lambda: EventRefusedError(reason)
+
+    def _read_contents(self, place: KeyedAppend) -> list[tuple[bytes, bytes]]:
+        """Read what an earlier append recorded."""
+        tail = self._tail
+        count = place.last_version - place.first_version + 1
+        if place.segment == tail.segment:
+            return read_contents(self._files, tail.handle, place.offset, count=count)
+        handle = self._files.open(self._names.sealed(place.segment), "read")
+        try:
+            return read_contents(self._files, handle, place.offset, count=count)
+        finally:
+            self._files.close(handle)
+
+    # --- writing ---
+
+    def _must_seal(self) -> bool:
+        tail = self._tail
+        return (
+            self._segment_bytes_max is not None
+            and tail.place.offset >= self._segment_bytes_max
+            and tail.is_pure
+        )
+
+    def _write(self, accepted: list[Request], versions: Mapping[str, int], *, synced: bool) -> None:
+        """Write one commit; from its first byte on every error poisons the store."""
+        tail = self._tail
+        data, end, offsets = self._encode(accepted)
+        self._lock.write_record(tail.record("writing"))
+        try:
+            write_all(self._files, tail.handle, data)
+            tail.advance(end, data)
+            if synced:
+                self._files.fdatasync(tail.handle)
+            self._check_size(end.offset)
+        except BaseException as error:
+            self._fail(error)
+            raise CommitUnknownError(
+                path=self._files.path(self._names.active), cause=self._poison or ""
+            ) from error
+        if synced:
+            tail.mark_durable()
+        self._note_idle()
+        index, segment = tail.index, tail.segment
+        for stream, version in versions.items():
+            index.set_version(stream, version)
+        for request, at in zip(accepted, offsets, strict=True):
+            appended = request.appended
+            if request.key is not None and appended is not None:
+                first = appended.version - len(request.bodies) + 1
+                place = KeyedAppend(segment, at, first, appended.version, appended.position)
+                index.add_keyed(request.stream, request.key, place)
+
+    def _encode(self, accepted: list[Request]) -> tuple[bytes, Place, list[int]]:
+        """Number and seal the lines.
+
+        Returns:
+            The bytes of the commit, the place after it, and the offset of each append.
+        """
+        tail = self._tail
+        place = tail.place
+        position, running, offset = place.position, place.running, place.offset
+        first = position + 1
+        last = position + sum(len(request.bodies) for request in accepted)
+        durable = tail.durable_position
+        end = b',"commit":[%d,%d]' % (first, last)
+        if durable != position:
+            end += b',"durable":%d' % durable
+        lines: list[bytes] = []
+        offsets: list[int] = []
+        main_version = place.main_version
+        for request in accepted:
+            assert request.appended is not None
+            offsets.append(offset)
+            version = request.appended.version - len(request.bodies)
+            for body in request.bodies:
+                position += 1
+                version += 1
+                line = b'%b,"version":%d,"position":%d%b' % (body, version, position, end)
+                running = crc32(line, running)
+                suffix = b',"crc":"%08x%08x"}\n' % (crc32(line), running)
+                running = crc32(suffix, running)
+                lines += (line, suffix)
+                offset += len(line) + len(suffix)
+            if request.stream == MAIN_STREAM:
+                main_version = version
+        return b"".join(lines), Place(offset, position, running, main_version), offsets
+
+    def _sync(self) -> None:
+        if not self.lags:
+            return
+        tail = self._tail
+        try:
+            self._files.fdatasync(tail.handle)
+            self._check_size(tail.place.offset)
+        except BaseException as error:
+            self._fail(error)
+            raise CommitUnknownError(
+                path=self._files.path(self._names.active), cause=self._poison or ""
+            ) from error
+        tail.mark_durable()
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        try:
+            self._lock.write_record(self._tail.record("idle"))
+        except OSError as error:
+            # The commit stands. The record stays `writing`: the next holder looks for itself.
+            _logger.warning("%s: %s", self._files.path(self._names.lock), error)
+
+    def _check_size(self, expected: int) -> None:
+        """One comparison that catches a lying write, an uninvited writer and a replaced file."""
+        status = self._files.stat(self._names.active)
+        if status is None or (status.inode, status.size) != (self._tail.inode, expected):
+            found = "no file" if status is None else f"inode {status.inode}, {status.size} bytes"
+            msg = (
+                f"after the write the path holds {found}, "
+                f"expected inode {self._tail.inode}, {expected} bytes"
+            )
+            raise OSError(msg)
+
+    def _fail(self, error: BaseException) -> None:
+        """Poison the store and tell the next holder to distrust the page cache."""
+        self._poison = f"{type(error).__name__}: {error}"
+        try:
+            self._lock.write_record(self._tail.record("failed"))
+        except OSError as second:
+            # The record stays `writing`, which makes the next holder distrust the cache as well.
+            self._poison += f"; and the lock record could not be written: {second}"
+
+
+def _what_to_do(error: OSError) -> str:
+    return f"{error.strerror or error}; nothing was recorded"

@@ -1,0 +1,185 @@
+"""Reading a log: iterators for callers, folds in a worker thread."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final, Generic, TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from eventstore._codec import Codec
+from eventstore._events import MAIN_STREAM, E, Recorded
+from eventstore._log._files import Files
+from eventstore._log._names import LogNames
+from eventstore._log._reading import BackwardCursor, ForwardCursor, LogFiles
+from eventstore._log._snapshot import Snapshot, SnapshotTaker
+from eventstore._store import Page
+
+__all__ = ["LogReader"]
+
+_POLL_SECONDS: Final = 0.02  # how soon a subscriber sees what another process appended
+_READ_THREADS: Final = 4
+
+T = TypeVar("T")
+
+
+class LogReader(Generic[E]):
+    """A log opened for reading: takes no lock for what is known to be durable, writes nothing."""
+
+    def __init__(
+        self, files: Files, names: LogNames, codec: Codec[E], *, lock_timeout_seconds: float
+    ) -> None:
+        self._taker = SnapshotTaker(files, names, lock_timeout_seconds=lock_timeout_seconds)
+        self._log = LogFiles(files, names, codec)
+        self._limiter = anyio.CapacityLimiter(_READ_THREADS)
+        self._appended = anyio.Event()
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """The log's position as last known here: how many lines it holds. No I/O."""
+        return self._position
+
+    async def version(self, stream: str) -> int:
+        """How many events the stream holds now, 0 for one that does not exist."""
+
+        def newest(pages: Iterator[Page[E]]) -> int:
+            return next((recorded.version for page in pages for recorded in page), 0)
+
+        if stream == MAIN_STREAM:
+            return await self._in_thread(self._main_version)
+        return await self.scan(newest, stream=stream, backwards=True, data=False)
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        after_version: int = 0,
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[Recorded[E]]:
+        """Iterate the events a stream holds now; see `EventReader.read`."""
+        async for recorded in self._iterate(stream, after_version, limit, backwards=backwards):
+            yield recorded
+
+    async def read_all(
+        self, *, after_position: int = 0, backwards: bool = False, limit: int | None = None
+    ) -> AsyncIterator[Recorded[E]]:
+        """Iterate the events of all streams that the log holds now; see `EventReader.read_all`."""
+        async for recorded in self._iterate(None, after_position, limit, backwards=backwards):
+            yield recorded
+
+    async def subscribe(self, *, after_position: int = 0) -> AsyncIterator[Recorded[E]]:
+        """Iterate the log's events and then those to come; see `EventReader.subscribe`."""
+        cursor = ForwardCursor(self._log, tail_record=False)
+        seen: tuple[int, int, int] | None = None
+        while True:
+            appended = self._appended  # taken before looking: what comes later sets this one
+            snapshot = await self._in_thread(self._taker.take)
+            if snapshot.end != seen:
+                seen = snapshot.end
+                while (page := await self._in_thread(cursor.next_page, snapshot)) is not None:
+                    for recorded in page:
+                        if recorded.position > after_position:
+                            yield recorded
+                continue
+            with anyio.move_on_after(_POLL_SECONDS):
+                await appended.wait()
+
+    async def scan(
+        self,
+        work: Callable[[Iterator[Page[E]]], T],
+        *,
+        stream: str | None = None,
+        after: int = 0,
+        backwards: bool = False,
+        data: bool = True,
+        numbers: bool = True,
+    ) -> T:
+        """Run a fold in a worker thread, over pages of events; see `EventReader.scan`."""
+
+        def run() -> T:
+            pages = self._pages(
+                self._taker.take(), stream, after, backwards=backwards, data=data, numbers=numbers
+            )
+            return work(_cancellable(pages))
+
+        return await self._in_thread(run)
+
+    async def _iterate(
+        self, stream: str | None, after: int, limit: int | None, *, backwards: bool
+    ) -> AsyncIterator[Recorded[E]]:
+        left = limit
+        if left is not None and left <= 0:
+            return
+        snapshot = await self._in_thread(self._taker.take)
+        pages = self._pages(snapshot, stream, after, backwards=backwards, data=True, numbers=True)
+        while (page := await self._in_thread(lambda: next(pages, None))) is not None:
+            for recorded in page:
+                yield recorded
+                if left is not None:
+                    left -= 1
+                    if not left:
+                        return
+
+    def _pages(
+        self,
+        snapshot: Snapshot,
+        stream: str | None,
+        after: int,
+        *,
+        backwards: bool,
+        data: bool,
+        numbers: bool,
+    ) -> Iterator[Page[E]]:
+        """The pages of a snapshot, only those events that are asked for."""
+        everything = (
+            BackwardCursor(self._log, snapshot, data=data, numbers=numbers).pages()
+            if backwards
+            else ForwardCursor(self._log, data=data).pages(snapshot)
+        )
+        for page in everything:
+            wanted = page
+            if stream is not None:
+                wanted = [recorded for recorded in page if recorded.stream == stream]
+            if after and wanted:
+                oldest = wanted[-1 if backwards else 0]
+                wanted = [recorded for recorded in wanted if _number(recorded, stream) > after]
+                if wanted:
+                    yield wanted
+                if backwards and _number(oldest, stream) <= after:
+                    return
+            elif wanted:
+                yield wanted
+
+    def _main_version(self) -> int:
+        cursor = ForwardCursor(self._log, data=False)
+        for _ in cursor.pages(self._taker.take()):
+            anyio.from_thread.check_cancelled()
+        return cursor.main_version
+
+    def _look_at_end(self) -> None:
+        """Learn the position at opening."""
+        snapshot = self._taker.take()
+        if snapshot.position is not None:
+            self._position = snapshot.position
+            return
+        for page in BackwardCursor(self._log, snapshot, data=False).pages():
+            self._position = page[0].position
+            return
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
+
+
+def _number(recorded: Recorded[Any], stream: str | None) -> int:
+    return recorded.position if stream is None else recorded.version
+
+
+def _cancellable(pages: Iterator[T]) -> Iterator[T]:
+    """Let a fold end between two pages when its caller was cancelled."""
+    for page in pages:
+        anyio.from_thread.check_cancelled()
+        yield page

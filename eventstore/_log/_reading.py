@@ -1,0 +1,382 @@
+"""Reading a snapshot in verified pages, from its beginning or from its end.
+
+A cursor holds no handle between two pages, so whoever iterates may stop at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Generic
+from zlib import crc32
+
+import msgspec
+
+from eventstore._codec import Codec
+from eventstore._events import MAIN_STREAM, E, Recorded
+from eventstore._foreign import ForeignLine
+from eventstore._log._feed import CHUNK_BYTES, feed_file
+from eventstore._log._files import Files
+from eventstore._log._lines import (
+    LF,
+    SUFFIX_BYTES,
+    Header,
+    decode_header,
+    has_suffix,
+    running_after,
+)
+from eventstore._log._names import LogNames
+from eventstore._log._scan import START, Damage, Place, Scanner
+from eventstore._log._snapshot import Segment, Snapshot
+
+__all__ = ["BackwardCursor", "ForwardCursor", "LogFiles"]
+
+_TAIL_BLOCK_BYTES: Final = 64 * 1024  # where "last iteration" is found, nearly always
+_BLOCK_BYTES_MAX: Final = 8 * 2**20  # beyond it, passing through from the head takes less memory
+
+_logger: Final = logging.getLogger("eventstore")
+
+
+class LogFiles(Generic[E]):
+    """What a cursor needs: the files, their names and the codec."""
+
+    def __init__(self, files: Files, names: LogNames, codec: Codec[E]) -> None:
+        self.files = files
+        self.names = names
+        self._codec = codec
+
+    def scanner(self, place: Place, *, data: bool, numbers: bool = True) -> Scanner[Recorded[E]]:
+        """A scanner that decodes events."""
+        types = self._codec.types
+
+        def foreign(line: ForeignLine, position: int, version: int) -> Recorded[E]:
+            return Recorded(
+                event=types.decode(line.payload),
+                timestamp=line.timestamp,
+                version=version if numbers else 0,
+                position=position if numbers else 0,
+                data=line.data,
+                foreign_timestamp=line.timestamp_text,
+            )
+
+        return Scanner(decode=self._codec.decoder(data=data), foreign=foreign, place=place)
+
+    @contextmanager
+    def opened(self, segment: Segment) -> Generator[int]:
+        """Open a segment of a snapshot, which may have been sealed or renewed since."""
+        files, names = self.files, self.names
+        status = files.stat(segment.name)
+        name = segment.name
+        if status is None or status.inode != segment.inode:
+            for first_position in reversed(names.sealed_positions(files.listdir(""))):
+                sealed = files.stat(names.sealed(first_position))
+                if sealed is not None and sealed.inode == segment.inode:
+                    name = names.sealed(first_position)
+                    break
+            # Otherwise it was copied to a new inode after an error, with the same bytes; if not,
+            # the checksums say so.
+        handle = files.open(name, "read")
+        try:
+            yield handle
+        finally:
+            files.close(handle)
+
+
+class ForwardCursor(Generic[E]):
+    """Pages from the beginning to the end of a snapshot; a later snapshot continues it.
+
+    Args:
+        log: the files.
+        data: whether `data` is decoded.
+        tail_record: show a complete foreign record that still lacks its LF.
+    """
+
+    def __init__(self, log: LogFiles[E], *, data: bool = True, tail_record: bool = True) -> None:
+        self._log = log
+        self._data = data
+        self._tail_record = tail_record
+        self._scanner = log.scanner(START, data=data)
+        self._segment = 0
+        self._shown = 0  # the position of the last event given out
+        self._reported = 0
+        self._doubt = False
+
+    @property
+    def damages(self) -> list[Damage]:
+        """Damage to acknowledged data found so far, confirmed by a second look."""
+        return self._scanner.damages
+
+    @property
+    def main_version(self) -> int:
+        """The version of `main`, noise included, as far as was read."""
+        return self._scanner.place.main_version
+
+    def pages(self, snapshot: Snapshot) -> Iterator[list[Recorded[E]]]:
+        """All pages up to the snapshot's end."""
+        while (page := self.next_page(snapshot)) is not None:
+            if page:
+                yield page
+
+    def next_page(self, snapshot: Snapshot) -> list[Recorded[E]] | None:
+        """The next page, perhaps empty; None at the snapshot's end."""
+        scanner = self._scanner
+        if self._segment >= len(snapshot.segments):
+            return None
+        segment = snapshot.segments[self._segment]
+        is_last = self._segment == len(snapshot.segments) - 1
+        offset = scanner.place.offset + scanner.rest_size
+        if offset >= segment.end:
+            if is_last:
+                self._let_go_of_tail()
+                return None
+            scanner.next_segment()
+            self._segment += 1
+            return []
+        with self._log.opened(segment) as handle:
+            data = self._log.files.pread(handle, min(CHUNK_BYTES, segment.end - offset), offset)
+        scanner.feed(data)
+        if is_last and self._tail_record and offset + len(data) >= segment.end:
+            scanner.finish_foreign_record()
+        if not data:  # the file is shorter than it was: the snapshot is no longer true
+            self._segment = len(snapshot.segments)
+        if scanner.damage_count > self._reported and self._looks_again(segment):
+            return []
+        page = scanner.lines
+        scanner.lines = []
+        scanner.offsets.clear()
+        if page and page[0].position <= self._shown:
+            page = [recorded for recorded in page if recorded.position > self._shown]
+        if page:
+            self._shown = page[-1].position
+        return page
+
+    def _let_go_of_tail(self) -> None:
+        """Forget what recovery may still cut, so that a later snapshot reads it anew."""
+        scanner = self._scanner
+        if scanner.rest_size or scanner.settled != scanner.place:
+            self._scanner = self._log.scanner(scanner.settled, data=self._data)
+            self._reported = 0
+
+    def _looks_again(self, segment: Segment) -> bool:
+        """Begin again at the head before calling it damage: a writer may have cut a torn tail."""
+        if not self._doubt:
+            self._doubt = True
+            self._segment = 0
+            self._scanner = self._log.scanner(START, data=self._data)
+            return True
+        for damage in self._scanner.damages[self._reported :]:
+            _logger.error(
+                "%s: damage at byte %d, position %d: %s; reading goes on behind it",
+                self._log.files.path(segment.name),
+                damage.offset,
+                damage.position,
+                damage.reason,
+            )
+        self._reported = self._scanner.damage_count
+        return False
+
+
+class BackwardCursor(Generic[E]):
+    """Pages from the end of a snapshot to its beginning, newest event first.
+
+    It begins at the end: a line of ours in the block that is read gives the numbers and the
+    running CRC to verify the rest of the block by. Only where no line tells (a file of foreign
+    lines whose numbers are wanted, or damage) is the log first passed through from its head.
+    """
+
+    def __init__(
+        self, log: LogFiles[E], snapshot: Snapshot, *, data: bool = True, numbers: bool = True
+    ) -> None:
+        self._log = log
+        self._snapshot = snapshot
+        self._data = data
+        self._numbers = numbers
+        self._segment = len(snapshot.segments) - 1
+        self._end: Place | None = None  # behind what is still to be shown; None: the very end
+        self._block_bytes = _TAIL_BLOCK_BYTES
+        self._stops: list[tuple[int, Place]] | None = None  # where blocks begin, if passed through
+
+    def pages(self) -> Iterator[list[Recorded[E]]]:
+        """All pages."""
+        while (page := self.next_page()) is not None:
+            if page:
+                yield page
+
+    def next_page(self) -> list[Recorded[E]] | None:
+        """The page before the last one, newest event first; None at the log's beginning."""
+        if self._stops is None:
+            page = self._page_from_end()
+            if self._stops is None:
+                return page
+        return self._page_from_stop()
+
+    # --- from the end, without knowing what is before ---
+
+    def _page_from_end(self) -> list[Recorded[E]] | None:
+        if self._segment < 0:
+            return None
+        segment = self._snapshot.segments[self._segment]
+        end = segment.end if self._end is None else self._end.offset
+        with self._log.opened(segment) as handle:
+            while self._block_bytes <= _BLOCK_BYTES_MAX:
+                start = max(0, end - self._block_bytes)
+                data = self._log.files.pread(handle, end - start, start)
+                seed = self._segment_start() if start == 0 else _seed(data, start)
+                if seed is not None or start == 0:
+                    break
+                if not self._numbers and (seed := _foreign_start(data, start)) is not None:
+                    break
+                self._block_bytes *= 2  # no commit ends in this block: it is larger than that
+            else:
+                self._pass_through()
+                return None
+        page = None if seed is None else self._scan_block(data[seed.offset - start :], seed)
+        if page is None or seed is None:
+            self._pass_through()
+            return None
+        self._block_bytes = CHUNK_BYTES
+        self._end = seed
+        if seed.offset == 0:
+            self._segment -= 1
+            self._end = seed if self._segment >= 0 else None
+            if self._segment >= 0:
+                last = self._snapshot.segments[self._segment]
+                self._end = msgspec.structs.replace(seed, offset=last.end)
+        page.reverse()
+        return page
+
+    def _scan_block(self, data: bytes, seed: Place) -> list[Recorded[E]] | None:
+        """The events of a block, or None if it does not prove itself."""
+        numbered = seed.position > 0 or seed.offset == 0
+        scanner = self._log.scanner(seed, data=self._data, numbers=numbered)
+        scanner.feed(data)
+        at_end = self._end is None
+        if at_end:
+            scanner.finish_foreign_record()
+        if scanner.damages or scanner.settled != scanner.place:
+            return None
+        if not at_end and not self._meets(scanner):
+            return None
+        if numbered and self._numbers and seed.main_version < 0 and scanner.counts.foreign:
+            return None
+        return scanner.lines
+
+    def _meets(self, scanner: Scanner[Any]) -> bool:
+        """Whether a block ends in just the place where the next one began."""
+        end = self._end
+        assert end is not None
+        place = scanner.settled
+        return place.offset == end.offset and (
+            end.position == 0 or (place.position, place.running) == (end.position, end.running)
+        )
+
+    def _segment_start(self) -> Place | None:
+        """The place at the segment's first byte, from the last line of the one before."""
+        if self._segment == 0:
+            return START
+        before = self._snapshot.segments[self._segment - 1]
+        with self._log.opened(before) as handle:
+            size = min(CHUNK_BYTES, before.end)
+            place = _seed_at_end(self._log.files.pread(handle, size, before.end - size))
+        return None if place is None else msgspec.structs.replace(place, offset=0)
+
+    # --- with a first pass from the head ---
+
+    def _pass_through(self) -> None:
+        """Note a place in each MiB of the log, up to what was already shown."""
+        stops: list[tuple[int, Place]] = []
+        scanner = Scanner(decode=decode_header, foreign=_unread, place=START)
+        end = 0
+        for number, segment in enumerate(self._snapshot.segments):
+            is_known = number == self._segment and self._end is not None
+            end = self._end.offset if is_known and self._end is not None else segment.end
+            with self._log.opened(segment) as handle:
+                offset = 0
+                while offset < end:
+                    if not stops or stops[-1] != (number, scanner.settled):
+                        stops.append((number, scanner.settled))
+                    data = self._log.files.pread(handle, min(CHUNK_BYTES, end - offset), offset)
+                    if not data:
+                        break
+                    scanner.feed(data)
+                    scanner.lines.clear()
+                    scanner.offsets.clear()
+                    offset += len(data)
+            if number == self._segment:
+                break
+            scanner.next_segment()
+        if self._segment >= 0:
+            end_place = msgspec.structs.replace(scanner.place, offset=end)
+            stops.append((self._segment, end_place))
+        self._stops = stops
+
+    def _page_from_stop(self) -> list[Recorded[E]] | None:
+        stops = self._stops
+        assert stops is not None
+        if len(stops) < 2:  # noqa: PLR2004 - a block lies between two stops
+            return None
+        stop = stops.pop()
+        number, place = stops[-1]
+        segment = self._snapshot.segments[number]
+        end = stop[1].offset if stop[0] == number else segment.end
+        with self._log.opened(segment) as handle:
+            scanner = self._log.scanner(place, data=self._data)
+            feed_file(self._log.files, handle, scanner, end=end, after_chunk=_nothing)
+        if self._end is None:
+            scanner.finish_foreign_record()
+        self._end = place
+        return scanner.lines[::-1]
+
+
+def _seed(data: bytes, start: int) -> Place | None:
+    """The first place in a block where one commit is known to end and the next line begins.
+
+    Args:
+        data: the block; its first bytes may be the end of a line.
+        start: the block's offset.
+    """
+    at = data.find(LF) + 1
+    while at and (lf := data.find(LF, at)) >= 0:
+        place = _place_after(data[at:lf], start + lf + 1)
+        if place is not None:
+            return place
+        at = lf + 1
+    return None
+
+
+def _seed_at_end(data: bytes) -> Place | None:
+    """The place behind the last line of a file that ends in a line of ours."""
+    line = data[data.rfind(LF, 0, -1) + 1 : -1]
+    return _place_after(line, 0)
+
+
+def _place_after(line: bytes, offset: int) -> Place | None:
+    if not has_suffix(line) or line[-18:-10] != b"%08x" % crc32(line[:-SUFFIX_BYTES]):
+        return None
+    running = running_after(line[-SUFFIX_BYTES:] + LF)
+    try:
+        header = decode_header(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if running is None or header.position != header.commit[1]:
+        return None
+    main_version = header.version if header.stream == MAIN_STREAM else -1
+    return Place(offset, header.position, running, main_version)
+
+
+def _foreign_start(data: bytes, start: int) -> Place | None:
+    """A place in a block that holds no line of ours: its numbers stay unknown."""
+    first = data.find(LF) + 1
+    if not first or first == len(data) or any(map(has_suffix, data[first:].split(LF))):
+        return None
+    return Place(offset=start + first, position=0, running=0, main_version=0)
+
+
+def _nothing() -> None:
+    """A block is one page: its lines stay with the scanner."""
+
+
+def _unread(line: ForeignLine, position: int, version: int) -> Header:
+    del line
+    return Header(version=version, position=position, commit=(0, 0))

@@ -1,0 +1,470 @@
+"""From chunks of bytes to verified lines: what is there, what is void, what is damaged. Pure.
+
+The rules, in the order they bite (FORMAT.md has them numbered):
+
+* A line ends at the byte LF and nowhere else; its position is its ordinal in the log.
+* A line is *ours* if it ends in the `crc` member and its own CRC holds. A line that claims to be
+  ours (a suffix, or a top-level member of our envelope) and is not, is *bad*. Any other line is
+  foreign: an event of `main` if it decodes, *noise* if not; it uses up one version of `main`.
+* A commit is visible when its lines follow one another directly, stand at their ordinals, and the
+  running CRC each carries is the one computed from the bytes before it.
+* Lines of ours that do not fit are *unsettled*. A foreign line after them makes them void: they
+  keep their positions and are no events. At the end of the log they are a torn commit. A later
+  line of ours that does fit proves that whatever stands before it stood there when it was written.
+* Damage to acknowledged data needs proof: a line of ours whose running CRC contradicts the bytes,
+  while the lines from what was durable at its writing up to itself are all there and chain among
+  themselves. Then reading goes on from what that line claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from zlib import crc32
+
+import msgspec
+
+from eventstore._events import MAIN_STREAM
+from eventstore._foreign import Envelope, ForeignLine, decode_foreign
+from eventstore._log._lines import (
+    LF,
+    LINE_BYTES_READ_MAX,
+    SUFFIX_BYTES,
+    SUFFIX_HEAD,
+    decode_header,
+    has_suffix,
+)
+
+__all__ = [
+    "NUL",
+    "START",
+    "Counts",
+    "Damage",
+    "Numbered",
+    "Place",
+    "Scanner",
+    "ends_as_foreign_record",
+]
+
+NUL: Final = b"\0"
+
+
+_CRC_TEXT: Final = 18  # sixteen hex digits, a quote and a brace
+_DAMAGES_KEPT: Final = 100  # a report of more is no longer read; the count goes on
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """A point between two lines of one segment, with all that is needed to go on from it."""
+
+    offset: int
+    position: int
+    running: int
+    main_version: int
+
+
+START: Final = Place(offset=0, position=0, running=0, main_version=0)
+
+
+class Damage(msgspec.Struct, frozen=True, gc=False):
+    """A place where acknowledged data is not what was written."""
+
+    offset: int
+    position: int
+    reason: str
+
+
+class Counts(msgspec.Struct, gc=False):
+    """Lines that are no events of ours."""
+
+    foreign: int = 0
+    noise: int = 0
+    void: int = 0
+    bad: int = 0
+
+
+class Numbered(Protocol):
+    """What a decoder of our lines must give."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def commit(self) -> tuple[int, int]: ...
+
+
+L = TypeVar("L", bound=Numbered)
+
+
+class _Held(NamedTuple, Generic[L]):
+    """A line of ours that waits for a proof."""
+
+    line: L
+    before: Place
+    end: int
+
+
+class Scanner(Generic[L]):
+    """Follows one log from a trusted place, segment by segment.
+
+    Args:
+        decode: turns a line of ours into what the caller wants to have of it.
+        foreign: the same for a decoded line of a foreign writer, with its position and version.
+        place: where to begin; everything before it is taken as verified.
+        watch: an offset of the first segment; the running CRC there is kept in `watched`.
+
+    After each `feed`, `lines` and `offsets` hold what became visible; the caller empties them.
+    """
+
+    def __init__(
+        self,
+        *,
+        decode: Callable[[bytes], L],
+        foreign: Callable[[ForeignLine, int, int], L],
+        place: Place = START,
+        watch: int = -1,
+    ) -> None:
+        self.lines: list[L] = []
+        self.offsets: list[int] = []
+        self.counts = Counts()
+        self.damages: list[Damage] = []
+        self.damage_count = 0
+        self.watched: int | None = place.running if watch == place.offset else None
+        self._decode = decode
+        self._foreign = foreign
+        self._watch = watch
+        self._position = place.position
+        self._running = place.running
+        self._main_version = place.main_version
+        self._offset = place.offset  # of the first byte of `_rest`
+        self._rest = b""
+        self._skipped = 0  # bytes of an over-long line that were let go
+        self._verified_position = place.position
+        self._verified_end = place.offset
+        self._unsettled: Place | None = None
+        self._unsettled_lines = 0
+        self._unsettled_bad = 0
+        self._commit: list[tuple[L, int]] = []  # a commit that is not whole yet; offsets
+        self._chain: list[_Held[L]] = []  # lines of ours that only chain among themselves
+        self._chain_running = 0
+
+    # --- what the caller asks ---
+
+    @property
+    def place(self) -> Place:
+        """Behind the last complete line."""
+        return Place(
+            offset=self._offset,
+            position=self._position,
+            running=self._running,
+            main_version=self._main_version,
+        )
+
+    @property
+    def settled(self) -> Place:
+        """Behind the last line that stays whatever comes: where recovery would cut."""
+        return self._unsettled or self.place
+
+    @property
+    def rest(self) -> bytes:
+        """What stands after the last LF."""
+        return self._rest
+
+    @property
+    def rest_size(self) -> int:
+        """How many bytes stand after the last LF, those of an over-long line included."""
+        return self._skipped + len(self._rest)
+
+    def next_segment(self) -> None:
+        """Go on at the first byte of the next segment.
+
+        A rest without its LF is a line that lost it: nothing of the next segment belongs to it.
+        """
+        if self._skipped or self._rest:
+            self._position += 1
+            self._running = crc32(self._rest, self._running)
+            self._rest = b""
+            self._skipped = 0
+            self._count_noise()
+        self._offset = 0
+        self._verified_end = 0
+        self._watch = -1
+
+    def finish_foreign_record(self) -> bool:
+        """Give a complete foreign record at the end its LF; NULs behind it are a torn part.
+
+        Returns:
+            Whether there was one.
+        """
+        if not ends_as_foreign_record(self._rest):
+            return False
+        self._rest = self._rest.rstrip(NUL)
+        self.feed(LF)
+        return True
+
+    # --- feeding ---
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the segment."""
+        ahead = self._watch - self._offset - self.rest_size
+        if 0 < ahead <= len(chunk):
+            watch, self._watch = self._watch, -1
+            self.feed(chunk[:ahead])
+            if self._offset == watch:  # a line begins there
+                self.watched = self._running
+            chunk = chunk[ahead:]
+        if self._skipped:
+            chunk = self._skip_to_lf(chunk)
+            if not chunk:
+                return
+        data = self._rest + chunk if self._rest else chunk
+        lines = data.split(LF)
+        self._rest = lines.pop()
+        if lines:
+            self._take_lines(lines, data)
+        if len(self._rest) > LINE_BYTES_READ_MAX:
+            self._skipped = len(self._rest)
+            self._running = crc32(self._rest, self._running)
+            self._rest = b""
+
+    def _take_lines(self, lines: list[bytes], data: bytes) -> None:
+        """Verify whole lines; this loop is what reading costs.
+
+        A line that is ours, fits, and ends or continues a commit is dealt with here; any other
+        one goes through `_odd_line`.
+        """
+        view = memoryview(data)
+        base = self._offset
+        decode = self._decode
+        start = mark = 0
+        running = self._running  # the running CRC at data[mark]
+        for line in lines:
+            end = start + len(line) + 1
+            cut = end - SUFFIX_BYTES - 1
+            position = self._position = self._position + 1
+            if line[-SUFFIX_BYTES:-_CRC_TEXT] == SUFFIX_HEAD:
+                at_cut = crc32(view[mark:cut], running)
+                if line[-_CRC_TEXT:] == b'%08x%08x"}' % (crc32(view[start:cut]), at_cut):
+                    try:
+                        decoded = decode(line)
+                    except (msgspec.MsgspecError, ValueError, RecursionError):
+                        decoded = None
+                    if decoded is not None and self._fits(decoded, position, base + start):
+                        running, mark = at_cut, cut
+                        self._verified_position, self._verified_end = position, base + end
+                        start = end
+                        continue
+            running = crc32(view[mark:start], running)
+            running = self._odd_line(line, base + start, running)
+            start = mark = end
+        self._running = crc32(view[mark:start], running)
+        self._offset = base + start
+
+    def _fits(self, line: L, position: int, offset: int) -> bool:
+        """Take a line whose checksums hold, if it is the common case."""
+        first, last = line.commit
+        if line.position != position:
+            return False
+        if self._unsettled is None:
+            if first != position or last != position:
+                return False
+        elif not self._commit or line.commit != self._commit[0][0].commit:
+            return False
+        else:
+            self._continue_commit(line, offset)
+            return True
+        if line.stream == MAIN_STREAM:
+            self._main_version = line.version
+        self.lines.append(line)
+        self.offsets.append(offset)
+        return True
+
+    def _odd_line(self, line: bytes, offset: int, running: int) -> int:
+        """Take any line.
+
+        Returns:
+            The running CRC after it: computed, or as the line claims it if it proves damage.
+        """
+        before = Place(
+            offset=offset,
+            position=self._position - 1,
+            running=running,
+            main_version=self._main_version,
+        )
+        end = offset + len(line) + 1
+        if not has_suffix(line):
+            self._other(line, before)
+            return crc32(LF, crc32(line, running))
+        body, suffix = line[:-SUFFIX_BYTES], line[-SUFFIX_BYTES:] + LF
+        at_cut = crc32(body, running)
+        own, claimed = line[-_CRC_TEXT:-10], line[-10:-2]
+        decoded = None
+        if own == b"%08x" % crc32(body):
+            try:
+                decoded = self._decode(line)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                decoded = None
+        if decoded is None:
+            self._bad(before)
+        elif claimed == b"%08x" % at_cut and decoded.position == self._position:
+            self._verified_position, self._verified_end = self._position, end
+            self._begin_commit(decoded, before)
+        else:
+            held = _Held(decoded, before, end)
+            after = self._suspect(held, body=body, suffix=suffix, claimed=_claimed_running(claimed))
+            if after is not None:
+                return after
+        return crc32(suffix, at_cut)
+
+    def _skip_to_lf(self, chunk: bytes) -> bytes:
+        """Let go of the rest of an over-long line; return what stands behind it."""
+        lf = chunk.find(LF)
+        size = len(chunk) if lf < 0 else lf + 1
+        self._running = crc32(memoryview(chunk)[:size], self._running)
+        self._skipped += size
+        if lf < 0:
+            return b""
+        self._position += 1
+        self._offset += self._skipped
+        self._skipped = 0
+        self._count_noise()
+        return chunk[size:]
+
+    # --- lines that are not ours ---
+
+    def _other(self, line: bytes, before: Place) -> None:
+        verdict = None if len(line) > LINE_BYTES_READ_MAX else decode_foreign(line)
+        if isinstance(verdict, Envelope):
+            self._bad(before)
+        elif verdict is None:
+            self._count_noise()
+        else:
+            self._void_unsettled()
+            self.counts.foreign += 1
+            self._main_version += 1
+            self.lines.append(self._foreign(verdict, self._position, self._main_version))
+            self.offsets.append(before.offset)
+
+    def _count_noise(self) -> None:
+        self._void_unsettled()
+        self.counts.noise += 1
+        self._main_version += 1
+
+    def _bad(self, before: Place) -> None:
+        self._chain = []
+        self._commit = []
+        self._unsettle(before, lines=0)
+        self._unsettled_bad += 1
+
+    # --- lines of ours ---
+
+    def _begin_commit(self, line: L, before: Place) -> None:
+        """Take a line that fits, and is not the next one of the commit that is open."""
+        self._chain = []
+        first, last = line.commit
+        if line.position != first:  # the middle of a commit that has no beginning
+            self._commit = []
+            self._unsettle(before)
+            return
+        self._void_unsettled()  # this line fits, so what stands before it was there already
+        if first == last:
+            self._show(line, before.offset)
+        else:
+            self._unsettle(before)
+            self._commit = [(line, before.offset)]
+
+    def _continue_commit(self, line: L, offset: int) -> None:
+        self._commit.append((line, offset))
+        self._unsettled_lines += 1
+        if line.position == line.commit[1]:
+            for whole, whole_offset in self._commit:
+                self._show(whole, whole_offset)
+            self._commit = []
+            self._unsettled = None
+            self._unsettled_lines = 0
+
+    def _show(self, line: L, offset: int) -> None:
+        if line.stream == MAIN_STREAM:
+            self._main_version = line.version
+        self.lines.append(line)
+        self.offsets.append(offset)
+
+    def _suspect(self, held: _Held[L], *, body: bytes, suffix: bytes, claimed: int) -> int | None:
+        """Take a line of ours that does not fit the bytes before it.
+
+        Returns:
+            The running CRC after it, as it claims, if it proves damage; else None.
+        """
+        line = held.line
+        chain = self._chain
+        follows = (
+            bool(chain)
+            and chain[-1].end == held.before.offset
+            and line.position == chain[-1].line.position + 1
+            and crc32(body, self._chain_running) == claimed
+        )
+        if not follows:
+            chain = self._chain = []
+        chain.append(held)
+        self._chain_running = crc32(suffix, claimed)
+        self._commit = []
+        self._unsettle(held.before)
+        durable = decode_header(body + b"}").durable_position
+        verified = self._verified_position
+        if chain[0].line.position > durable + 1 or verified + 1 > durable:
+            return None
+        self._damage(
+            Damage(
+                offset=self._verified_end,
+                position=verified + 1,
+                reason=(
+                    f"the line at byte {held.before.offset} (position {line.position}) was written "
+                    f"when position {durable} was durable, and the bytes before it have changed"
+                ),
+            )
+        )
+        self._void_unsettled()
+        self._chain = []
+        self._verified_position, self._verified_end = line.position, held.end
+        for good in chain:
+            if good.line.position <= verified:
+                continue
+            self._position = good.line.position
+            if self._commit and good.line.commit == self._commit[0][0].commit:
+                self._continue_commit(good.line, good.before.offset)
+            else:
+                self._begin_commit(good.line, good.before)
+        return self._chain_running
+
+    def _damage(self, damage: Damage) -> None:
+        self.damage_count += 1
+        if len(self.damages) < _DAMAGES_KEPT:
+            self.damages.append(damage)
+
+    # --- what is not settled ---
+
+    def _unsettle(self, before: Place, *, lines: int = 1) -> None:
+        if self._unsettled is None:
+            self._unsettled = before
+        self._unsettled_lines += lines
+
+    def _void_unsettled(self) -> None:
+        self.counts.void += self._unsettled_lines
+        self.counts.bad += self._unsettled_bad
+        self._unsettled = None
+        self._unsettled_lines = self._unsettled_bad = 0
+        self._commit = []
+
+
+def ends_as_foreign_record(rest: bytes) -> bool:
+    """Whether bytes without an LF are a complete foreign record; NULs after it do not count."""
+    return isinstance(decode_foreign(rest.rstrip(NUL)), ForeignLine)
+
+
+def _claimed_running(text: bytes) -> int:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return -1  # no CRC has this value
