@@ -1,0 +1,87 @@
+"""projections: the read side of loopledger. What the events of a log mean.
+
+A projection is a value: a name, an initial state, and a pure function from a state and one event
+to the next state. Everything here is recomputed from the log, so everything here may be deleted::
+
+    import eventstore as es
+    import projections as pj
+
+    async with es.open_store("history.jsonl") as store:
+        loaded = await pj.load(store, pj.SUMMARY, "bright-otter")
+        loaded.state.iterations_completed, loaded.version
+        entries = await pj.load_all(store, pj.REGISTRY)  # {"bright-otter": Loaded(...), ...}
+        pj.resume_from(entries["bright-otter"].state)  # the iteration to go on with
+
+Built in, one state per stream:
+
+* `LAST_ITERATION`: the number of the last completed iteration. Read from the end of the log.
+* `COMPLETION`: the original's `is_completed`, and our `outcome`. Read from the end.
+* `PROMPT`: what was asked first. Read from the beginning.
+* `SUMMARY`: the original's thirteen fields, the same values on the same bytes.
+* `TIMELINE`: when the last 1,000 iterations began and ended.
+* `REGISTRY`: where the loop stands (running, queued, merged, ...), with what did not fit.
+
+Your own::
+
+    def add(total: int, recorded: es.Recorded[Wide]) -> int:
+        match recorded.event:
+            case Paid(amount=amount):
+                return total + amount
+            case _:
+                return total
+
+
+    PAID = pj.Projection(name="paid", initial=0, evolve=add)
+    LAST_TOPIC = pj.latest("last_topic", topic_of)  # decided by the newest event it accepts
+
+The rules for `evolve`: it never raises, changes nothing, asks no clock, and leaves the state alone
+at an event it does not know (`es.Unknown` can always turn up). Then folding in pieces gives what
+folding at once gives, which is what saved states and followers rely on.
+
+Coming from ralph: `async with open_history(path) as history` has the original's methods, shares
+the file with its processes, and takes the same lock.
+"""
+
+from projections._history import LoopHistory, open_history
+from projections._load import load, load_all
+from projections._loop import (
+    COMPLETION,
+    LAST_ITERATION,
+    PROMPT,
+    SUMMARY,
+    Completion,
+    Outcome,
+    Summary,
+    outcome_of,
+)
+from projections._loop_entry import Anomaly, LoopEntry, LoopState, resume_from
+from projections._projection import Loaded, Projection, first, latest
+from projections._registry import REGISTRY
+from projections._timeline import TIMELINE, IterationSpan, Timeline
+
+__all__ = [
+    "COMPLETION",
+    "LAST_ITERATION",
+    "PROMPT",
+    "REGISTRY",
+    "SUMMARY",
+    "TIMELINE",
+    "Anomaly",
+    "Completion",
+    "IterationSpan",
+    "Loaded",
+    "LoopEntry",
+    "LoopHistory",
+    "LoopState",
+    "Outcome",
+    "Projection",
+    "Summary",
+    "Timeline",
+    "first",
+    "latest",
+    "load",
+    "load_all",
+    "open_history",
+    "outcome_of",
+    "resume_from",
+]
