@@ -15,7 +15,16 @@ import msgspec
 
 from eventstore._errors import EventRefusedError
 from eventstore._event_types import EventTypes
-from eventstore._events import MAIN_STREAM, E, Event, HistoryEvent, Recorded, Unknown
+from eventstore._events import (
+    MAIN_STREAM,
+    NO_COMMIT,
+    Commit,
+    E,
+    Event,
+    HistoryEvent,
+    Recorded,
+    Unknown,
+)
 from eventstore._timestamps import format_timestamp
 
 __all__ = [
@@ -83,10 +92,38 @@ class _RawRecorded(msgspec.Struct, gc=False):
     data: Any = None
     meta: Mapping[str, str] = {}
     key: str | None = None
-    commit: tuple[int, int] = (0, 0)
+    commit: Commit = NO_COMMIT
 
 
 _decode_raw: Final = msgspec.json.Decoder(_RawRecorded).decode
+
+
+class RecordedDecoder(Generic[E]):
+    """Decodes lines of ours into `Recorded`."""
+
+    def __init__(self, types: EventTypes[E], target: Any) -> None:
+        self._types = types
+        decoder: msgspec.json.Decoder[Recorded[E]] = msgspec.json.Decoder(target)
+        self._decode = decoder.decode
+        self.decode_lines = decoder.decode_lines
+
+    def decode(self, line: bytes, /) -> Recorded[E]:
+        """Decode one line; an event that does not fit its class becomes `Unknown`."""
+        try:
+            return self._decode(line)
+        except msgspec.ValidationError:
+            raw = _decode_raw(line)
+        return Recorded(
+            event=self._types.decode(raw.type),
+            timestamp=raw.ts,
+            version=raw.version,
+            position=raw.position,
+            stream=raw.stream,
+            data=raw.data,
+            meta=raw.meta,
+            key=raw.key,
+            commit=raw.commit,
+        )
 
 
 class Codec(Generic[E]):
@@ -107,38 +144,12 @@ class Codec(Generic[E]):
         # The union is known at run time only, so the decoders' type is told, not inferred.
         recorded: Any = Recorded
         lean: Any = _LeanRecorded
-        self._decode_full: Callable[[bytes], Recorded[E]] = msgspec.json.Decoder(
-            recorded[union]
-        ).decode
-        self._decode_lean: Callable[[bytes], Recorded[E]] = msgspec.json.Decoder(lean[union]).decode
+        self._full = RecordedDecoder(types, recorded[union])
+        self._lean = RecordedDecoder(types, lean[union])
 
-    # --- reading ---
-
-    def decoder(self, *, data: bool) -> Callable[[bytes], Recorded[E]]:
+    def decoder(self, *, data: bool) -> RecordedDecoder[E]:
         """A decoder of verified lines of ours; with or without their `data`."""
-        fast = self._decode_full if data else self._decode_lean
-
-        def decode(line: bytes) -> Recorded[E]:
-            try:
-                return fast(line)
-            except msgspec.ValidationError:
-                return self._decode_misfit(line)
-
-        return decode
-
-    def _decode_misfit(self, line: bytes) -> Recorded[E]:
-        raw = _decode_raw(line)
-        return Recorded(
-            event=self.types.decode(raw.type),
-            timestamp=raw.ts,
-            version=raw.version,
-            position=raw.position,
-            stream=raw.stream,
-            data=raw.data,
-            meta=raw.meta,
-            key=raw.key,
-            commit=raw.commit,
-        )
+        return self._full if data else self._lean
 
     # --- writing ---
 

@@ -15,9 +15,11 @@ from eventstore._timestamps import format_timestamp
 __all__ = [
     "ANY",
     "MAIN_STREAM",
+    "NO_COMMIT",
     "NO_STREAM",
     "STREAM_EXISTS",
     "Appended",
+    "Commit",
     "Event",
     "Expectation",
     "ExpectedVersion",
@@ -94,6 +96,17 @@ class HistoryEvent(msgspec.Struct, Generic[E_co], frozen=True):
     timestamp: datetime | None = None
 
 
+class Commit(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The positions that one sync made durable together: `[first, last]` on disk."""
+
+    first: int
+    last: int
+
+
+NO_COMMIT: Final = Commit(0, 0)
+"""What a line of a foreign writer belongs to."""
+
+
 class Recorded(
     msgspec.Struct,
     Generic[E_co],
@@ -112,7 +125,7 @@ class Recorded(
         data: the JSON value recorded beside the event, or None.
         meta: correlation, causation, actor, trace context.
         key: the idempotency key of its append, or None.
-        commit: first and last position of its commit; `(0, 0)` for a line of a foreign writer.
+        commit: first and last position of its commit; 0 and 0 for a line of a foreign writer.
     """
 
     event: E_co | Unknown
@@ -123,7 +136,7 @@ class Recorded(
     data: Any = None
     meta: Mapping[str, str] = {}
     key: str | None = None
-    commit: tuple[int, int] = (0, 0)
+    commit: Commit = NO_COMMIT
     foreign_timestamp: str | None = None
 
     @property

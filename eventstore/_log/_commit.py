@@ -77,7 +77,7 @@ class Committer:
     @property
     def lags(self) -> bool:
         """Whether something written here is not synced yet."""
-        return self._tail.durable_position < self._tail.place.position
+        return self._poison is None and self._tail.durable_position < self._tail.place.position
 
     def open(self) -> None:
         """Attach to the log, recovering what a dead writer left.
@@ -88,7 +88,8 @@ class Committer:
             StoreUnavailableError: the file or its directory cannot be used.
         """
         try:
-            self._files.mkdir("")
+            with self._os_errors():
+                self._files.mkdir("")
             with self._exclusive():
                 pass
         except BaseException:
@@ -159,17 +160,23 @@ class Committer:
                 raise StoreClosedError(path=path, reason=self._closed)
             if self._poison is not None:
                 raise StorePoisonedError(path=path, cause=self._poison)
-            try:
+            with self._os_errors():
                 self._lock.acquire(exclusive=True, timeout_seconds=self._lock_timeout_seconds)
                 try:
                     self._adopt()
                     yield
                 finally:
                     self._lock.release()
-            except OSError as error:
-                raise StoreUnavailableError(
-                    path=error.filename or path, reason=_what_to_do(error)
-                ) from error
+
+    @contextmanager
+    def _os_errors(self) -> Generator[None]:
+        """Turn what the system says, before the first byte of a commit, into our own error."""
+        try:
+            yield
+        except OSError as error:
+            path = error.filename or self._files.path(self._names.active)
+            reason = f"{error.strerror or error}; nothing was recorded"
+            raise StoreUnavailableError(path=path, reason=reason) from error
 
     def _is_up_to_date(self) -> bool:
         """Whether the log ends, durably, where this store knows it to; without the lock."""
@@ -280,7 +287,6 @@ class Committer:
         self._lock.write_record(tail.record("writing"))
         try:
             write_all(self._files, tail.handle, data)
-            tail.advance(end, data)
             if synced:
                 self._files.fdatasync(tail.handle)
             self._check_size(end.offset)
@@ -289,6 +295,7 @@ class Committer:
             raise CommitUnknownError(
                 path=self._files.path(self._names.active), cause=self._poison or ""
             ) from error
+        tail.advance(end, data)
         if synced:
             tail.mark_durable()
         self._note_idle()
@@ -378,7 +385,3 @@ class Committer:
         except OSError as second:
             # The record stays `writing`, which makes the next holder distrust the cache as well.
             self._poison += f"; and the lock record could not be written: {second}"
-
-
-def _what_to_do(error: OSError) -> str:
-    return f"{error.strerror or error}; nothing was recorded"

@@ -44,6 +44,6 @@ def weigh_record(
         watched = running_after(files.pread(handle, size, record.start - size))
     if watched != record.start_crc:
         return None, False
-    # A file that holds nothing of ours may be edited by hand: nobody was promised anything.
-    others = scanner.counts.foreign + scanner.counts.noise
-    return record, crc != record.crc and others < scanner.place.position - start.position
+    # A file of nothing but foreign records may be edited by hand: nobody was promised anything.
+    only_foreign = scanner.counts.foreign == scanner.place.position - start.position
+    return record, crc != record.crc and not only_foreign

@@ -13,7 +13,7 @@ from zlib import crc32
 
 import msgspec
 
-from eventstore._events import MAIN_STREAM
+from eventstore._events import MAIN_STREAM, Commit
 
 __all__ = [
     "ENVELOPE_BYTES_MAX",
@@ -24,6 +24,7 @@ __all__ = [
     "Header",
     "decode_header",
     "has_suffix",
+    "header_decoder",
     "running_after",
 ]
 
@@ -43,7 +44,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
     version: int
     position: int
-    commit: tuple[int, int]
+    commit: Commit
     stream: str = MAIN_STREAM
     key: str | None = None
     durable: int | None = None
@@ -51,10 +52,11 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     @property
     def durable_position(self) -> int:
         """What was known to be synced when this line was written."""
-        return self.commit[0] - 1 if self.durable is None else self.durable
+        return self.commit.first - 1 if self.durable is None else self.durable
 
 
-decode_header: Final = msgspec.json.Decoder(Header).decode
+header_decoder: Final = msgspec.json.Decoder(Header)
+decode_header: Final = header_decoder.decode
 
 
 def has_suffix(line: bytes) -> bool:

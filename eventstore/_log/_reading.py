@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, NamedTuple
 from zlib import crc32
 
 import msgspec
 
 from eventstore._codec import Codec
-from eventstore._events import MAIN_STREAM, E, Recorded
+from eventstore._events import MAIN_STREAM, NO_COMMIT, E, Recorded
 from eventstore._foreign import ForeignLine
 from eventstore._log._feed import CHUNK_BYTES, feed_file
 from eventstore._log._files import Files
@@ -24,6 +24,7 @@ from eventstore._log._lines import (
     Header,
     decode_header,
     has_suffix,
+    header_decoder,
     running_after,
 )
 from eventstore._log._names import LogNames
@@ -46,7 +47,14 @@ class LogFiles(Generic[E]):
         self.names = names
         self._codec = codec
 
-    def scanner(self, place: Place, *, data: bool, numbers: bool = True) -> Scanner[Recorded[E]]:
+    def scanner(
+        self,
+        place: Place,
+        *,
+        data: bool,
+        numbers: bool = True,
+        verified_position: int | None = None,
+    ) -> Scanner[Recorded[E]]:
         """A scanner that decodes events."""
         types = self._codec.types
 
@@ -60,7 +68,23 @@ class LogFiles(Generic[E]):
                 foreign_timestamp=line.timestamp_text,
             )
 
-        return Scanner(decode=self._codec.decoder(data=data), foreign=foreign, place=place)
+        return Scanner(
+            decoder=self._codec.decoder(data=data),
+            foreign=foreign,
+            place=place,
+            verified_position=verified_position,
+        )
+
+    def report(self, segment: Segment, damages: list[Damage]) -> None:
+        """Say what reading goes around."""
+        for damage in damages:
+            _logger.error(
+                "%s: damage at byte %d, position %d: %s; reading goes on behind it",
+                self.files.path(segment.name),
+                damage.offset,
+                damage.position,
+                damage.reason,
+            )
 
     @contextmanager
     def opened(self, segment: Segment) -> Generator[int]:
@@ -155,7 +179,11 @@ class ForwardCursor(Generic[E]):
         """Forget what recovery may still cut, so that a later snapshot reads it anew."""
         scanner = self._scanner
         if scanner.rest_size or scanner.settled != scanner.place:
-            self._scanner = self._log.scanner(scanner.settled, data=self._data)
+            self._scanner = self._log.scanner(
+                scanner.settled,
+                data=self._data,
+                verified_position=scanner.verified_position,
+            )
             self._reported = 0
 
     def _looks_again(self, segment: Segment) -> bool:
@@ -165,16 +193,17 @@ class ForwardCursor(Generic[E]):
             self._segment = 0
             self._scanner = self._log.scanner(START, data=self._data)
             return True
-        for damage in self._scanner.damages[self._reported :]:
-            _logger.error(
-                "%s: damage at byte %d, position %d: %s; reading goes on behind it",
-                self._log.files.path(segment.name),
-                damage.offset,
-                damage.position,
-                damage.reason,
-            )
+        self._log.report(segment, self._scanner.damages[self._reported :])
         self._reported = self._scanner.damage_count
         return False
+
+
+class _Stop(NamedTuple):
+    """Where a block begins, with what a scanner must know to begin there."""
+
+    segment: int
+    place: Place
+    verified_position: int
 
 
 class BackwardCursor(Generic[E]):
@@ -195,7 +224,7 @@ class BackwardCursor(Generic[E]):
         self._segment = len(snapshot.segments) - 1
         self._end: Place | None = None  # behind what is still to be shown; None: the very end
         self._block_bytes = _TAIL_BLOCK_BYTES
-        self._stops: list[tuple[int, Place]] | None = None  # where blocks begin, if passed through
+        self._stops: list[_Stop] | None = None  # where blocks begin, if passed through
 
     def pages(self) -> Iterator[list[Recorded[E]]]:
         """All pages."""
@@ -285,8 +314,8 @@ class BackwardCursor(Generic[E]):
 
     def _pass_through(self) -> None:
         """Note a place in each MiB of the log, up to what was already shown."""
-        stops: list[tuple[int, Place]] = []
-        scanner = Scanner(decode=decode_header, foreign=_unread, place=START)
+        stops: list[_Stop] = []
+        scanner = Scanner(decoder=header_decoder, foreign=_unread, place=START)
         end = 0
         for number, segment in enumerate(self._snapshot.segments):
             is_known = number == self._segment and self._end is not None
@@ -294,8 +323,9 @@ class BackwardCursor(Generic[E]):
             with self._log.opened(segment) as handle:
                 offset = 0
                 while offset < end:
-                    if not stops or stops[-1] != (number, scanner.settled):
-                        stops.append((number, scanner.settled))
+                    stop = _Stop(number, scanner.settled, scanner.verified_position)
+                    if not stops or stops[-1].place != stop.place or not offset:
+                        stops.append(stop)
                     data = self._log.files.pread(handle, min(CHUNK_BYTES, end - offset), offset)
                     if not data:
                         break
@@ -303,12 +333,14 @@ class BackwardCursor(Generic[E]):
                     scanner.lines.clear()
                     scanner.offsets.clear()
                     offset += len(data)
+            self._log.report(segment, scanner.damages)
+            scanner.damages.clear()
             if number == self._segment:
                 break
             scanner.next_segment()
         if self._segment >= 0:
             end_place = msgspec.structs.replace(scanner.place, offset=end)
-            stops.append((self._segment, end_place))
+            stops.append(_Stop(self._segment, end_place, end_place.position))
         self._stops = stops
 
     def _page_from_stop(self) -> list[Recorded[E]] | None:
@@ -316,16 +348,18 @@ class BackwardCursor(Generic[E]):
         assert stops is not None
         if len(stops) < 2:  # noqa: PLR2004 - a block lies between two stops
             return None
-        stop = stops.pop()
-        number, place = stops[-1]
-        segment = self._snapshot.segments[number]
-        end = stop[1].offset if stop[0] == number else segment.end
+        behind = stops.pop()
+        stop = stops[-1]
+        segment = self._snapshot.segments[stop.segment]
+        end = behind.place.offset if behind.segment == stop.segment else segment.end
         with self._log.opened(segment) as handle:
-            scanner = self._log.scanner(place, data=self._data)
+            scanner = self._log.scanner(
+                stop.place, data=self._data, verified_position=stop.verified_position
+            )
             feed_file(self._log.files, handle, scanner, end=end, after_chunk=_nothing)
         if self._end is None:
             scanner.finish_foreign_record()
-        self._end = place
+        self._end = stop.place
         return scanner.lines[::-1]
 
 
@@ -359,7 +393,7 @@ def _place_after(line: bytes, offset: int) -> Place | None:
         header = decode_header(line)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if running is None or header.position != header.commit[1]:
+    if running is None or header.position != header.commit.last:
         return None
     main_version = header.version if header.stream == MAIN_STREAM else -1
     return Place(offset, header.position, running, main_version)
@@ -379,4 +413,4 @@ def _nothing() -> None:
 
 def _unread(line: ForeignLine, position: int, version: int) -> Header:
     del line
-    return Header(version=version, position=position, commit=(0, 0))
+    return Header(version=version, position=position, commit=NO_COMMIT)

@@ -69,6 +69,7 @@ class Recovery(msgspec.Struct, frozen=True):
 def plan_recovery(
     *,
     settled: Place,
+    sound: tuple[int, int],
     rest: bytes,
     rest_offset: int,
     size: int,
@@ -80,6 +81,7 @@ def plan_recovery(
 
     Args:
         settled: behind the last line that stays whatever comes.
+        sound: offset and position up to which everything is proved; damage lies behind it.
         rest: the bytes after the last LF.
         rest_offset: where they begin.
         size: the file's size.
@@ -98,8 +100,8 @@ def plan_recovery(
             keep=size,
             cut=0,
             damage=Damage(
-                offset=keep,
-                position=settled.position + 1,
+                offset=sound[0],
+                position=sound[1] + 1,
                 reason=(
                     f"the lock record says that byte {record.end} (position {record.position}) "
                     f"was durable, and only {keep} bytes are sound"
@@ -111,8 +113,8 @@ def plan_recovery(
             keep=size,
             cut=0,
             damage=Damage(
-                offset=record.start,
-                position=record.position,
+                offset=max(record.start, sound[0]),
+                position=sound[1] + 1,
                 reason=(
                     f"the lock record says that bytes {record.start} to {record.end} were "
                     "durable, and they have changed"

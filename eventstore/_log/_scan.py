@@ -19,6 +19,7 @@ The rules, in the order they bite (FORMAT.md has them numbered):
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from zlib import crc32
 
@@ -26,6 +27,7 @@ import msgspec
 
 from eventstore._events import MAIN_STREAM
 from eventstore._foreign import Envelope, ForeignLine, decode_foreign
+from eventstore._log._commits import Numbered, count_whole
 from eventstore._log._lines import (
     LF,
     LINE_BYTES_READ_MAX,
@@ -40,6 +42,7 @@ __all__ = [
     "START",
     "Counts",
     "Damage",
+    "LineDecoder",
     "Numbered",
     "Place",
     "Scanner",
@@ -82,20 +85,19 @@ class Counts(msgspec.Struct, gc=False):
     bad: int = 0
 
 
-class Numbered(Protocol):
-    """What a decoder of our lines must give."""
-
-    @property
-    def version(self) -> int: ...
-    @property
-    def position(self) -> int: ...
-    @property
-    def stream(self) -> str: ...
-    @property
-    def commit(self) -> tuple[int, int]: ...
-
-
 L = TypeVar("L", bound=Numbered)
+
+
+class LineDecoder(Protocol[L]):
+    """Decodes lines of ours; raises a `MsgspecError`, `ValueError` or `RecursionError`."""
+
+    def decode(self, line: bytes, /) -> L:
+        """One line, with or without its LF."""
+        ...
+
+    def decode_lines(self, lines: bytes, /) -> list[L]:
+        """Many lines at once; may refuse what `decode` takes."""
+        ...
 
 
 class _Held(NamedTuple, Generic[L]):
@@ -110,10 +112,12 @@ class Scanner(Generic[L]):
     """Follows one log from a trusted place, segment by segment.
 
     Args:
-        decode: turns a line of ours into what the caller wants to have of it.
+        decoder: turns lines of ours into what the caller wants to have of them.
         foreign: the same for a decoded line of a foreign writer, with its position and version.
         place: where to begin; everything before it is taken as verified.
         watch: an offset of the first segment; the running CRC there is kept in `watched`.
+        offsets: note where each visible line begins.
+        verified_position: of the last line of ours that fitted, where that lies before `place`.
 
     After each `feed`, `lines` and `offsets` hold what became visible; the caller empties them.
     """
@@ -121,10 +125,12 @@ class Scanner(Generic[L]):
     def __init__(
         self,
         *,
-        decode: Callable[[bytes], L],
+        decoder: LineDecoder[L],
         foreign: Callable[[ForeignLine, int, int], L],
         place: Place = START,
         watch: int = -1,
+        offsets: bool = False,
+        verified_position: int | None = None,
     ) -> None:
         self.lines: list[L] = []
         self.offsets: list[int] = []
@@ -132,7 +138,8 @@ class Scanner(Generic[L]):
         self.damages: list[Damage] = []
         self.damage_count = 0
         self.watched: int | None = place.running if watch == place.offset else None
-        self._decode = decode
+        self._decoder = decoder
+        self._with_offsets = offsets
         self._foreign = foreign
         self._watch = watch
         self._position = place.position
@@ -143,10 +150,13 @@ class Scanner(Generic[L]):
         self._skipped = 0  # bytes of an over-long line that were let go
         self._verified_position = place.position
         self._verified_end = place.offset
+        if verified_position is not None and verified_position < place.position:
+            self._verified_position, self._verified_end = verified_position, 0
         self._unsettled: Place | None = None
         self._unsettled_lines = 0
         self._unsettled_bad = 0
-        self._commit: list[tuple[L, int]] = []  # a commit that is not whole yet; offsets
+        self._commit: list[L] = []  # of a commit that is not whole yet
+        self._commit_offsets: list[int] = []
         self._chain: list[_Held[L]] = []  # lines of ours that only chain among themselves
         self._chain_running = 0
 
@@ -166,6 +176,19 @@ class Scanner(Generic[L]):
     def settled(self) -> Place:
         """Behind the last line that stays whatever comes: where recovery would cut."""
         return self._unsettled or self.place
+
+    @property
+    def verified_position(self) -> int:
+        """Of the last line of ours that fitted."""
+        return self._verified_position
+
+    @property
+    def sound(self) -> tuple[int, int]:
+        """Offset and position up to which everything is proved: damage lies behind it."""
+        settled = self.settled
+        return min(
+            (self._verified_end, self._verified_position), (settled.offset, settled.position)
+        )
 
     @property
     def rest(self) -> bytes:
@@ -188,6 +211,8 @@ class Scanner(Generic[L]):
             self._rest = b""
             self._skipped = 0
             self._count_noise()
+        self._void_unsettled()  # nothing is torn before the end of the log
+        self._chain = []
         self._offset = 0
         self._verified_end = 0
         self._watch = -1
@@ -220,68 +245,104 @@ class Scanner(Generic[L]):
             if not chunk:
                 return
         data = self._rest + chunk if self._rest else chunk
-        lines = data.split(LF)
-        self._rest = lines.pop()
-        if lines:
-            self._take_lines(lines, data)
+        end = data.rfind(LF) + 1
+        if end:
+            whole, self._rest = (data, b"") if end == len(data) else (data[:end], data[end:])
+            if not self._take_clean(whole):
+                self._take_lines(whole)
+        else:
+            self._rest = data
         if len(self._rest) > LINE_BYTES_READ_MAX:
             self._skipped = len(self._rest)
             self._running = crc32(self._rest, self._running)
             self._rest = b""
 
-    def _take_lines(self, lines: list[bytes], data: bytes) -> None:
-        """Verify whole lines; this loop is what reading costs.
+    def _take_clean(self, data: bytes) -> bool:
+        """Take lines that are all ours and all fit, with a handful of calls for all of them.
 
-        A line that is ours, fits, and ends or continues a commit is dealt with here; any other
-        one goes through `_odd_line`.
+        One CRC up to the last line's suffix verifies every byte, and the numbers show that the
+        commits are whole. A line of ours that is void never hides in such a chunk: it is always
+        followed by a foreign line, which has no numbers.
+
+        Returns:
+            False if there is anything else among them; nothing was taken then.
         """
+        cut = len(data) - SUFFIX_BYTES - 1
+        if self._unsettled is not None and not self._commit:
+            return False
+        if cut <= 0 or data[cut : cut + len(SUFFIX_HEAD)] != SUFFIX_HEAD:
+            return False
         view = memoryview(data)
-        base = self._offset
-        decode = self._decode
-        start = mark = 0
-        running = self._running  # the running CRC at data[mark]
-        for line in lines:
-            end = start + len(line) + 1
-            cut = end - SUFFIX_BYTES - 1
-            position = self._position = self._position + 1
-            if line[-SUFFIX_BYTES:-_CRC_TEXT] == SUFFIX_HEAD:
-                at_cut = crc32(view[mark:cut], running)
-                if line[-_CRC_TEXT:] == b'%08x%08x"}' % (crc32(view[start:cut]), at_cut):
-                    try:
-                        decoded = decode(line)
-                    except (msgspec.MsgspecError, ValueError, RecursionError):
-                        decoded = None
-                    if decoded is not None and self._fits(decoded, position, base + start):
-                        running, mark = at_cut, cut
-                        self._verified_position, self._verified_end = position, base + end
-                        start = end
-                        continue
-            running = crc32(view[mark:start], running)
-            running = self._odd_line(line, base + start, running)
-            start = mark = end
-        self._running = crc32(view[mark:start], running)
-        self._offset = base + start
-
-    def _fits(self, line: L, position: int, offset: int) -> bool:
-        """Take a line whose checksums hold, if it is the common case."""
-        first, last = line.commit
-        if line.position != position:
+        at_cut = crc32(view[:cut], self._running)
+        own = crc32(view[data.rfind(LF, 0, cut) + 1 : cut])
+        if data[-_CRC_TEXT - 1 : -1] != b'%08x%08x"}' % (own, at_cut):
             return False
-        if self._unsettled is None:
-            if first != position or last != position:
-                return False
-        elif not self._commit or line.commit != self._commit[0][0].commit:
+        try:
+            lines = self._decoder.decode_lines(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return False
-        else:
-            self._continue_commit(line, offset)
-            return True
-        if line.stream == MAIN_STREAM:
-            self._main_version = line.version
-        self.lines.append(line)
-        self.offsets.append(offset)
+        position, count = self._position, len(lines)
+        if [line.position for line in lines] != list(range(position + 1, position + count + 1)):
+            return False
+        open_commit = self._commit[0].commit if self._commit else None
+        whole = count_whole(lines, position, open_commit)
+        if whole is None:
+            return False
+        offsets = self._line_offsets(data)
+        if whole:
+            self._show_whole(lines[:whole], offsets[:whole])
+        if whole < count:
+            self._keep_open(lines[whole:], offsets[whole:], data, whole)
+        self._running = crc32(view[cut:], at_cut)
+        self._position = self._verified_position = position + count
+        self._offset += len(data)
+        self._verified_end = self._offset
+        self._chain = []
         return True
 
-    def _odd_line(self, line: bytes, offset: int, running: int) -> int:
+    def _line_offsets(self, data: bytes) -> list[int]:
+        """Where lines begin, or nothing if nobody asks."""
+        if not self._with_offsets:
+            return []
+        sizes = [len(line) + 1 for line in data.split(LF)[:-1]]
+        return list(accumulate(sizes, initial=self._offset))[:-1]
+
+    def _show_whole(self, lines: list[L], offsets: list[int]) -> None:
+        """Show lines that end a commit; those before them that wait for it too."""
+        if self._commit:
+            lines, offsets = self._commit + lines, self._commit_offsets + offsets
+            self._commit, self._commit_offsets = [], []
+            self._unsettled = None
+            self._unsettled_lines = 0
+        if MAIN_STREAM in [line.stream for line in lines]:
+            self._main_version = next(
+                line.version for line in reversed(lines) if line.stream == MAIN_STREAM
+            )
+        self.lines += lines
+        self.offsets += offsets
+
+    def _keep_open(self, lines: list[L], offsets: list[int], data: bytes, index: int) -> None:
+        """Keep the lines of a commit whose end is in a later chunk."""
+        if self._unsettled is None:
+            start = sum(map(len, data.split(LF, index)[:index])) + index
+            self._unsettled = Place(
+                offset=self._offset + start,
+                position=self._position + index,
+                running=crc32(memoryview(data)[:start], self._running),
+                main_version=self._main_version,
+            )
+        self._commit += lines
+        self._commit_offsets += offsets
+        self._unsettled_lines += len(lines)
+
+    def _take_lines(self, data: bytes) -> None:
+        """Take whole lines one by one, whatever they are."""
+        for line in data[:-1].split(LF):
+            self._position += 1
+            self._running = self._take_line(line, self._offset, self._running)
+            self._offset += len(line) + 1
+
+    def _take_line(self, line: bytes, offset: int, running: int) -> int:
         """Take any line.
 
         Returns:
@@ -303,14 +364,14 @@ class Scanner(Generic[L]):
         decoded = None
         if own == b"%08x" % crc32(body):
             try:
-                decoded = self._decode(line)
+                decoded = self._decoder.decode(line)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 decoded = None
         if decoded is None:
             self._bad(before)
         elif claimed == b"%08x" % at_cut and decoded.position == self._position:
             self._verified_position, self._verified_end = self._position, end
-            self._begin_commit(decoded, before)
+            self._take_fitting(decoded, before)
         else:
             held = _Held(decoded, before, end)
             after = self._suspect(held, body=body, suffix=suffix, claimed=_claimed_running(claimed))
@@ -354,42 +415,34 @@ class Scanner(Generic[L]):
 
     def _bad(self, before: Place) -> None:
         self._chain = []
-        self._commit = []
+        self._drop_commit()
         self._unsettle(before, lines=0)
         self._unsettled_bad += 1
 
     # --- lines of ours ---
 
-    def _begin_commit(self, line: L, before: Place) -> None:
-        """Take a line that fits, and is not the next one of the commit that is open."""
+    def _take_fitting(self, line: L, before: Place) -> None:
+        """Take a line of ours that stands where it says and continues the bytes before it."""
         self._chain = []
-        first, last = line.commit
-        if line.position != first:  # the middle of a commit that has no beginning
-            self._commit = []
+        first, last = line.commit.first, line.commit.last
+        if self._commit and line.commit == self._commit[0].commit:
+            if line.position == last:
+                self._show_whole([line], [before.offset])
+            else:
+                self._commit.append(line)
+                self._commit_offsets.append(before.offset)
+                self._unsettled_lines += 1
+        elif line.position != first:  # the middle of a commit that has no beginning
+            self._drop_commit()
             self._unsettle(before)
-            return
-        self._void_unsettled()  # this line fits, so what stands before it was there already
-        if first == last:
-            self._show(line, before.offset)
         else:
-            self._unsettle(before)
-            self._commit = [(line, before.offset)]
-
-    def _continue_commit(self, line: L, offset: int) -> None:
-        self._commit.append((line, offset))
-        self._unsettled_lines += 1
-        if line.position == line.commit[1]:
-            for whole, whole_offset in self._commit:
-                self._show(whole, whole_offset)
-            self._commit = []
-            self._unsettled = None
-            self._unsettled_lines = 0
-
-    def _show(self, line: L, offset: int) -> None:
-        if line.stream == MAIN_STREAM:
-            self._main_version = line.version
-        self.lines.append(line)
-        self.offsets.append(offset)
+            self._void_unsettled()  # this line fits, so what stands before it was there already
+            if first == last:
+                self._show_whole([line], [before.offset])
+            else:
+                self._unsettle(before)
+                self._commit = [line]
+                self._commit_offsets = [before.offset]
 
     def _suspect(self, held: _Held[L], *, body: bytes, suffix: bytes, claimed: int) -> int | None:
         """Take a line of ours that does not fit the bytes before it.
@@ -409,7 +462,7 @@ class Scanner(Generic[L]):
             chain = self._chain = []
         chain.append(held)
         self._chain_running = crc32(suffix, claimed)
-        self._commit = []
+        self._drop_commit()
         self._unsettle(held.before)
         durable = decode_header(body + b"}").durable_position
         verified = self._verified_position
@@ -432,10 +485,7 @@ class Scanner(Generic[L]):
             if good.line.position <= verified:
                 continue
             self._position = good.line.position
-            if self._commit and good.line.commit == self._commit[0][0].commit:
-                self._continue_commit(good.line, good.before.offset)
-            else:
-                self._begin_commit(good.line, good.before)
+            self._take_fitting(good.line, good.before)
         return self._chain_running
 
     def _damage(self, damage: Damage) -> None:
@@ -444,6 +494,10 @@ class Scanner(Generic[L]):
             self.damages.append(damage)
 
     # --- what is not settled ---
+
+    def _drop_commit(self) -> None:
+        """An open commit will not become whole; its lines stay unsettled."""
+        self._commit, self._commit_offsets = [], []
 
     def _unsettle(self, before: Place, *, lines: int = 1) -> None:
         if self._unsettled is None:
@@ -455,7 +509,7 @@ class Scanner(Generic[L]):
         self.counts.bad += self._unsettled_bad
         self._unsettled = None
         self._unsettled_lines = self._unsettled_bad = 0
-        self._commit = []
+        self._drop_commit()
 
 
 def ends_as_foreign_record(rest: bytes) -> bool:

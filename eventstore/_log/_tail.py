@@ -12,13 +12,13 @@ from typing import Final
 import msgspec
 
 from eventstore._errors import CorruptLogError, StoreUnavailableError
-from eventstore._events import MAIN_STREAM
+from eventstore._events import MAIN_STREAM, NO_COMMIT
 from eventstore._foreign import ForeignLine
 from eventstore._log._evidence import weigh_record
 from eventstore._log._feed import feed_file
 from eventstore._log._files import Files
 from eventstore._log._index import Index
-from eventstore._log._lines import Header, decode_header
+from eventstore._log._lines import Header, header_decoder
 from eventstore._log._lock_record import LockRecord, LockState
 from eventstore._log._names import LogNames
 from eventstore._log._recovery import Plan, Recovery, plan_recovery
@@ -248,7 +248,13 @@ class Tail:
     # --- reading ---
 
     def _scanner(self, place: Place, *, watch: int = -1) -> Scanner[Header]:
-        return Scanner(decode=decode_header, foreign=_foreign_header, place=place, watch=watch)
+        return Scanner(
+            decoder=header_decoder,
+            foreign=_foreign_header,
+            place=place,
+            watch=watch,
+            offsets=True,
+        )
 
     def _read_sealed(self, scanner: Scanner[Header], first_position: int) -> None:
         files, names = self._files, self._names
@@ -268,8 +274,8 @@ class Tail:
             raise self._corrupt(scanner.damages[0], name)
         if scanner.rest_size or scanner.settled != scanner.place or scanner.counts != Counts():
             damage = Damage(
-                offset=scanner.settled.offset,
-                position=scanner.settled.position + 1,
+                offset=scanner.sound[0],
+                position=scanner.sound[1] + 1,
                 reason="a sealed segment holds a line that is not ours, or no whole commit",
             )
             raise self._corrupt(damage, name)
@@ -317,6 +323,7 @@ class Tail:
         record, contradicted = weigh_record(files, handle, record, scanner, start)
         plan = plan_recovery(
             settled=scanner.settled,
+            sound=scanner.sound,
             rest=scanner.rest,
             rest_offset=scanner.place.offset,
             size=size,
@@ -417,4 +424,4 @@ def _fits(record: LockRecord, scanner: Scanner[Header]) -> bool:
 
 def _foreign_header(line: ForeignLine, position: int, version: int) -> Header:
     del line
-    return Header(version=version, position=position, commit=(0, 0))
+    return Header(version=version, position=position, commit=NO_COMMIT)
