@@ -54,10 +54,12 @@ from eventstore._events import (
     Recorded,
     Unknown,
 )
+from eventstore._log._findings import Finding, Severity
 from eventstore._log._log_reader import LogReader
 from eventstore._log._log_store import LogStore, memory_store, open_store
 from eventstore._log._memory_files import MemoryFiles
 from eventstore._log._recovery import Recovery
+from eventstore._log._verify import Verification, verify_log
 from eventstore._loop import (
     LOOP_EVENTS,
     EventPublished,
@@ -96,6 +98,7 @@ __all__ = [
     "EventTypes",
     "EventTypesError",
     "ExpectedVersion",
+    "Finding",
     "HistoryEvent",
     "IterationCompleted",
     "IterationStarted",
@@ -116,13 +119,16 @@ __all__ = [
     "Recorded",
     "Recovery",
     "RunContextError",
+    "Severity",
     "StoreBusyError",
     "StoreClosedError",
     "StorePoisonedError",
     "StoreUnavailableError",
     "Unknown",
     "Upcast",
+    "Verification",
     "VersionConflictError",
     "memory_store",
     "open_store",
+    "verify_log",
 ]

@@ -33,6 +33,7 @@ __all__ = [
     "LINE_BYTES_MAX",
     "LINE_BYTES_MAX_LIMIT",
     "Codec",
+    "RecordedDecoder",
     "check_stream",
 ]
 
@@ -49,6 +50,7 @@ _STREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,199}")
 _TEXT_MAX: Final = 200  # characters of a key, a meta name; a meta value may be ten times that
 _META_MAX: Final = 32
 _STREAMS_KEPT: Final = 4_096
+_NO_CONTENTS: Final[Sequence[tuple[bytes, bytes]]] = ()
 _LONG_INTEGER: Final = re.compile(rb"[0-9]{19}")
 
 # What encoding and decoding raise; a lone surrogate is a UnicodeError, which is a ValueError, and
@@ -161,7 +163,7 @@ class Codec(Generic[E]):
         key: str | None,
         meta: Mapping[str, str] | None,
         now: bytes,
-    ) -> tuple[list[bytes], list[tuple[bytes, bytes]], int]:
+    ) -> tuple[list[bytes], Sequence[tuple[bytes, bytes]], int]:
         """Turn an append into the bodies of its lines: everything before the numbers.
 
         Args:
@@ -186,7 +188,7 @@ class Codec(Generic[E]):
             end += _encode_key_and_meta(key, meta)
         start = b'{"ts":"' + now + b'","type":'
         bodies: list[bytes] = []
-        contents: list[tuple[bytes, bytes]] = []
+        contents: list[tuple[bytes, bytes]] | None = None if key is None else []
         size = 0
         try:
             for item in events:
@@ -207,7 +209,7 @@ class Codec(Generic[E]):
                     _refuse(_too_long(len(body), self._body_bytes_max))
                 size += len(body)
                 bodies.append(body)
-                if key is not None:
+                if contents is not None:
                     contents.append((payload, data))
         except EventRefusedError as error:
             reason = f"event {len(bodies) + 1} of {len(events)}: {error.reason}"
@@ -219,7 +221,7 @@ class Codec(Generic[E]):
         if size > APPEND_BYTES_MAX:
             reason = f"an append takes {APPEND_BYTES_MAX} bytes, not {size}; split it"
             raise EventRefusedError(reason)
-        return bodies, contents, size
+        return bodies, contents or _NO_CONTENTS, size
 
     def _encode_event(self, event: Event) -> bytes:
         flat = self._is_flat.get(type(event))

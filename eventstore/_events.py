@@ -79,6 +79,7 @@ STREAM_EXISTS: Final = Expectation.STREAM_EXISTS
 """The stream holds at least one event."""
 
 ExpectedVersion: TypeAlias = int | Expectation
+"""An exact version, `NO_STREAM` (0), `STREAM_EXISTS`, or `ANY`."""
 
 
 class HistoryEvent(msgspec.Struct, Generic[E_co], frozen=True):
@@ -153,7 +154,7 @@ class Recorded(
         return self.foreign_timestamp or format_timestamp(self.timestamp)
 
 
-class Appended(msgspec.Struct, frozen=True):
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """Where an append ended: the numbers of its last event."""
 
     version: int

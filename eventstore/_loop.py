@@ -129,6 +129,7 @@ LoopEvent: TypeAlias = (
     | MergeFailed
     | LoopDiscarded
 )
+"""One event of a loop's history."""
 
 LOOP_EVENTS: Final = EventTypes[LoopEvent](
     LoopStarted,
@@ -144,3 +145,4 @@ LOOP_EVENTS: Final = EventTypes[LoopEvent](
     MergeFailed,
     LoopDiscarded,
 )
+"""The twelve kinds, which a store knows unless it is told otherwise."""

@@ -16,6 +16,7 @@ from zlib import crc32
 
 from eventstore._errors import (
     CommitUnknownError,
+    CorruptLogError,
     EventRefusedError,
     EventStoreError,
     StoreClosedError,
@@ -139,10 +140,21 @@ class Committer:
                 self._sync()
 
     def close(self, reason: str = "the store is closed") -> None:
-        """Close every handle. Does not sync."""
+        """Close every handle. Does not sync.
+
+        A thread that is still at work here, because its caller was cancelled, does it when it is
+        done: a handle must never be closed under a system call.
+        """
         self._closed = reason
-        self._tail.close()
-        self._lock.close()
+        self._close_handles()
+
+    def _close_handles(self) -> None:
+        if self._guard.acquire(blocking=False):
+            try:
+                self._tail.close()
+                self._lock.close()
+            finally:
+                self._guard.release()
 
     def abandon(self, reason: str) -> None:
         """In a forked child: close the handles without touching the lock of the parent."""
@@ -155,18 +167,21 @@ class Committer:
     def _exclusive(self) -> Generator[None]:
         """Hold the lock, with everything others wrote adopted."""
         path = self._files.path(self._names.active)
-        with self._guard:
-            if self._closed is not None:
-                raise StoreClosedError(path=path, reason=self._closed)
-            if self._poison is not None:
-                raise StorePoisonedError(path=path, cause=self._poison)
-            with self._os_errors():
+        try:
+            with self._guard, self._os_errors():
+                if self._closed is not None:
+                    raise StoreClosedError(path=path, reason=self._closed)
+                if self._poison is not None:
+                    raise self._poisoned()
                 self._lock.acquire(exclusive=True, timeout_seconds=self._lock_timeout_seconds)
                 try:
                     self._adopt()
                     yield
                 finally:
                     self._lock.release()
+        finally:
+            if self._closed is not None:
+                self._close_handles()
 
     @contextmanager
     def _os_errors(self) -> Generator[None]:
@@ -192,7 +207,20 @@ class Committer:
     def _adopt(self) -> None:
         record = self._lock.read_record()
         tail = self._tail
-        renewed = tail.catch_up(record) if self._attached else tail.attach(record)
+        try:
+            renewed = tail.catch_up(record) if self._attached else tail.attach(record)
+        except OSError as error:
+            if self.lags:  # the failed sync may have been that of our own `written` events
+                self._fail(error)
+                raise self._poisoned() from error
+            raise
+        except CorruptLogError as error:
+            if self.lags and tail.durable_part_stands():
+                self._poison = (
+                    f"events that were only written, not synced, are gone: {error.reason}"
+                )
+                raise self._poisoned() from error
+            raise
         self._attached = True
         if renewed is not None and renewed != record:
             self._lock.write_record(renewed)
@@ -247,7 +275,7 @@ class Committer:
         return True
 
     def _repeat(
-        self, request: Request, contents: list[tuple[bytes, bytes]], first: Appended | None
+        self, request: Request, contents: Sequence[tuple[bytes, bytes]], first: Appended | None
     ) -> None:
         if contents == request.contents:
             request.appended = first
@@ -259,16 +287,28 @@ class Committer:
         request.failure = lambda: EventRefusedError(reason)
 
     def _read_contents(self, place: KeyedAppend) -> list[tuple[bytes, bytes]]:
-        """Read what an earlier append recorded."""
-        tail = self._tail
+        """Read what an earlier append recorded.
+
+        Raises:
+            CorruptLogError: its lines are no longer what they were.
+        """
+        tail, files = self._tail, self._files
+        is_active = place.segment == tail.segment
+        name = self._names.active if is_active else self._names.sealed(place.segment)
+        handle = tail.handle if is_active else files.open(name, "read")
         count = place.last_version - place.first_version + 1
-        if place.segment == tail.segment:
-            return read_contents(self._files, tail.handle, place.offset, count=count)
-        handle = self._files.open(self._names.sealed(place.segment), "read")
         try:
-            return read_contents(self._files, handle, place.offset, count=count)
+            return read_contents(files, handle, place.offset, count=count)
+        except ValueError as error:
+            raise CorruptLogError(
+                path=files.path(name),
+                offset=place.offset,
+                position=place.last_position - count + 1,
+                reason=f"the append that used this key before is damaged: {error}",
+            ) from error
         finally:
-            self._files.close(handle)
+            if not is_active:
+                files.close(handle)
 
     # --- writing ---
 
@@ -376,6 +416,10 @@ class Committer:
                 f"expected inode {self._tail.inode}, {expected} bytes"
             )
             raise OSError(msg)
+
+    def _poisoned(self) -> StorePoisonedError:
+        path = self._files.path(self._names.active)
+        return StorePoisonedError(path=path, cause=self._poison or "")
 
     def _fail(self, error: BaseException) -> None:
         """Poison the store and tell the next holder to distrust the page cache."""

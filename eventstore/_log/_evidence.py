@@ -44,6 +44,16 @@ def weigh_record(
         watched = running_after(files.pread(handle, size, record.start - size))
     if watched != record.start_crc:
         return None, False
-    # A file of nothing but foreign records may be edited by hand: nobody was promised anything.
-    only_foreign = scanner.counts.foreign == scanner.place.position - start.position
-    return record, crc != record.crc and not only_foreign
+    if _only_foreign(scanner, start):
+        return None, False
+    return record, crc != record.crc
+
+
+def _only_foreign(scanner: Scanner[Any], start: Place) -> bool:
+    """Whether there is nothing but whole foreign records.
+
+    Such a file may have been edited by hand, or be a new one that got the old one's inode: at its
+    first byte any record fits, and nobody was promised anything of what it holds.
+    """
+    lines = scanner.place.position - start.position
+    return 0 < lines == scanner.counts.foreign and not scanner.rest_size

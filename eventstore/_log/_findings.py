@@ -7,8 +7,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from eventstore._events import NO_COMMIT
 from eventstore._foreign import ForeignLine
-from eventstore._log._lines import LINE_BYTES_READ_MAX, Header, decode_header
+from eventstore._log._lines import LINE_BYTES_READ_MAX, Header, header_decoder
 from eventstore._log._scan import Damage, Place, Scanner
 
 __all__ = ["Finding", "Note", "NotingScanner", "Severity"]
@@ -44,8 +45,10 @@ Note: TypeAlias = Callable[[int, int, str, Severity], None]
 class NotingScanner(Scanner[Header]):
     """A scanner that takes down where the lines stand that are no events."""
 
-    def __init__(self, note: Note, place: Place, *, watch: int) -> None:
-        super().__init__(decode=decode_header, foreign=_header, place=place, watch=watch)
+    def __init__(self, note: Note, place: Place, *, watch: int, offsets: bool) -> None:
+        super().__init__(
+            decoder=header_decoder, foreign=_header, place=place, watch=watch, offsets=offsets
+        )
         self._note = note
         self._bad_places: list[Place] = []  # in an end that may still be cut
 
@@ -108,4 +111,4 @@ def _describe(line: bytes) -> str:
 
 def _header(line: ForeignLine, position: int, version: int) -> Header:
     del line
-    return Header(version=version, position=position, commit=(0, 0))
+    return Header(version=version, position=position, commit=NO_COMMIT)

@@ -25,6 +25,7 @@ __all__ = [
     "decode_header",
     "has_suffix",
     "header_decoder",
+    "is_intact",
     "running_after",
 ]
 
@@ -66,6 +67,11 @@ def has_suffix(line: bytes) -> bool:
         and line[-SUFFIX_BYTES : -SUFFIX_BYTES + len(SUFFIX_HEAD)] == SUFFIX_HEAD
         and line.endswith(_SUFFIX_TAIL)
     )
+
+
+def is_intact(line: bytes) -> bool:
+    """Whether a line (without its LF) is one of ours: the suffix is there and its own CRC holds."""
+    return has_suffix(line) and line[-18:-10] == b"%08x" % crc32(line[:-SUFFIX_BYTES])
 
 
 def running_after(line_end: bytes) -> int | None:

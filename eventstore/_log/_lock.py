@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import Final
 
@@ -16,6 +17,8 @@ __all__ = ["LogLock"]
 # that several busy processes hand it over quickly; a long wait costs little.
 _FIRST_PAUSE_SECONDS: Final = 0.000_05
 _LONGEST_PAUSE_SECONDS: Final = 0.005
+
+_logger: Final = logging.getLogger("eventstore")
 
 
 class LogLock:
@@ -50,7 +53,12 @@ class LogLock:
             handle = self._handle
             assert handle is not None
             if self._files.try_lock(handle, exclusive=exclusive):
-                if self._is_current(handle):
+                try:
+                    current = self._is_current(handle)
+                except BaseException:
+                    self.close()  # or everybody else would wait for it
+                    raise
+                if current:
                     return True
                 # Somebody deleted the lock file: whoever opened the new one is not excluded by
                 # ours.
@@ -66,9 +74,14 @@ class LogLock:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def release(self) -> None:
-        """Give the lock back."""
-        if self._handle is not None:
+        """Give the lock back, at the latest by closing its handle."""
+        if self._handle is None:
+            return
+        try:
             self._files.unlock(self._handle)
+        except OSError as error:
+            _logger.warning("%s: %s", self._files.path(self._name), error)
+            self.close()
 
     def read_record(self) -> LockRecord | None:
         """The record as it stands, with or without the lock; None if torn, absent or foreign."""

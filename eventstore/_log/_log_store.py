@@ -28,7 +28,7 @@ from eventstore._loop import LOOP_EVENTS, LoopEvent
 from eventstore._store import Durability
 from eventstore._timestamps import UnixTimeText
 
-__all__ = ["SEGMENT_BYTES_MAX", "LogStore", "memory_store", "open_store"]
+__all__ = ["LOCK_TIMEOUT_SECONDS", "SEGMENT_BYTES_MAX", "LogStore", "memory_store", "open_store"]
 
 SEGMENT_BYTES_MAX: Final = 256 * 2**20
 LOCK_TIMEOUT_SECONDS: Final = 30.0
@@ -93,9 +93,20 @@ class LogStore(LogReader[E]):
         now = self._time_text(self._clock())
         bodies, contents, size = self._codec.encode(stream, events, key=key, meta=meta, now=now)
         synced = (durability or self._durability) == "synced"
-        return await self._writer.append(
-            Request(stream, bodies, contents, expected_version, key, synced, size)
-        )
+        request = Request(stream, bodies, contents, expected_version, key, synced, size)
+        writer = self._writer
+        if not writer.has_room(size):
+            await writer.wait_for_room(size)
+        batch = writer.submit(request)
+        try:
+            await batch.wait()
+        except BaseException:  # cancellation, in whatever form the backend gives it
+            writer.withdraw(batch, request)
+            raise
+        if request.failure is not None:
+            raise request.failure()
+        assert request.appended is not None
+        return request.appended
 
     def _wake_subscribers(self) -> None:
         self._appended.set()

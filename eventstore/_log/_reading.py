@@ -9,7 +9,6 @@ import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Generic, NamedTuple
-from zlib import crc32
 
 import msgspec
 
@@ -25,6 +24,7 @@ from eventstore._log._lines import (
     decode_header,
     has_suffix,
     header_decoder,
+    is_intact,
     running_after,
 )
 from eventstore._log._names import LogNames
@@ -252,9 +252,13 @@ class BackwardCursor(Generic[E]):
                 start = max(0, end - self._block_bytes)
                 data = self._log.files.pread(handle, end - start, start)
                 seed = self._segment_start() if start == 0 else _seed(data, start)
-                if seed is not None or start == 0:
+                if start == 0 or (seed is not None and seed.offset < end):
                     break
-                if not self._numbers and (seed := _foreign_start(data, start)) is not None:
+                if (
+                    not self._numbers
+                    and (seed := _foreign_start(data, start)) is not None
+                    and seed.offset < end
+                ):
                     break
                 self._block_bytes *= 2  # no commit ends in this block: it is larger than that
             else:
@@ -386,7 +390,7 @@ def _seed_at_end(data: bytes) -> Place | None:
 
 
 def _place_after(line: bytes, offset: int) -> Place | None:
-    if not has_suffix(line) or line[-18:-10] != b"%08x" % crc32(line[:-SUFFIX_BYTES]):
+    if not is_intact(line):
         return None
     running = running_after(line[-SUFFIX_BYTES:] + LF)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -11,7 +11,7 @@ from eventstore._errors import EventStoreError, StoreUnavailableError, VersionCo
 from eventstore._events import STREAM_EXISTS, Appended, Expectation, ExpectedVersion
 from eventstore._log._feed import CHUNK_BYTES
 from eventstore._log._files import Files
-from eventstore._log._lines import LF
+from eventstore._log._lines import LF, is_intact
 
 __all__ = ["Request", "conflict", "is_expected", "read_contents", "remaker"]
 
@@ -32,7 +32,7 @@ class Request(msgspec.Struct, gc=False, eq=False):
 
     stream: str
     bodies: list[bytes]
-    contents: list[tuple[bytes, bytes]]
+    contents: Sequence[tuple[bytes, bytes]]
     expected: ExpectedVersion
     key: str | None
     synced: bool
@@ -52,7 +52,11 @@ _decode_content: Final = msgspec.json.Decoder(_Content).decode
 def read_contents(
     files: Files, handle: int, offset: int, *, count: int
 ) -> list[tuple[bytes, bytes]]:
-    """Read the `type` value and the `data` member of adjacent lines of ours."""
+    """Read the `type` value and the `data` member of adjacent lines of ours.
+
+    Raises:
+        ValueError: a line is damaged, or missing.
+    """
     contents: list[tuple[bytes, bytes]] = []
     rest = b""
     size = _FIRST_READ_BYTES
@@ -61,9 +65,15 @@ def read_contents(
         size = CHUNK_BYTES
         *lines, rest = (rest + chunk).split(LF)
         for line in lines[: count - len(contents)]:
+            if not is_intact(line):
+                msg = f"line {len(contents) + 1} of {count} fails its checksum"
+                raise ValueError(msg)
             content = _decode_content(line)
             data_member = b',"data":' + content.data if content.data else b""
             contents.append((bytes(content.type), data_member))
+    if len(contents) < count:
+        msg = f"only {len(contents)} of {count} lines are there"
+        raise ValueError(msg)
     return contents
 
 

@@ -43,7 +43,6 @@ __all__ = [
     "Counts",
     "Damage",
     "LineDecoder",
-    "Numbered",
     "Place",
     "Scanner",
     "ends_as_foreign_record",
@@ -478,6 +477,7 @@ class Scanner(Generic[L]):
                 ),
             )
         )
+        self._unsettled_lines -= len(chain)  # these are shown below
         self._void_unsettled()
         self._chain = []
         self._verified_position, self._verified_end = line.position, held.end

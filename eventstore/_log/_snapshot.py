@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from eventstore._errors import StoreBusyError, StoreUnavailableError
+from eventstore._errors import StoreBusyError, StoreClosedError, StoreUnavailableError
 from eventstore._log._files import Files
 from eventstore._log._lock import LogLock
 from eventstore._log._names import LogNames
@@ -61,6 +61,7 @@ class SnapshotTaker:
         self._lock_timeout_seconds = lock_timeout_seconds
         self._lock = LogLock(files, names, create=False)
         self._guard = threading.Lock()
+        self._closed = False
 
     def take(self) -> Snapshot:
         """Look how far the log can be read now.
@@ -68,26 +69,35 @@ class SnapshotTaker:
         Raises:
             StoreBusyError: bytes beyond the lock record's end could not be judged, because a
                 writer kept the lock until the deadline.
+            StoreClosedError: the store is closed.
             StoreUnavailableError: what stands at the path is no file, or may not be read.
         """
-        with self._guard:
-            try:
+        path = self._files.path(self._names.active)
+        try:
+            with self._guard:
+                if self._closed:
+                    raise StoreClosedError(path=path)
                 for _ in range(_TRIES):
                     snapshot = self._try_take()
                     if snapshot is not None:
                         return snapshot
-            except OSError as error:
-                raise StoreUnavailableError(
-                    path=error.filename or self._files.path(self._names.active),
-                    reason=f"{error.strerror or error}; it cannot be read",
-                ) from error
-        path = self._files.path(self._names.active)
+        except OSError as error:
+            raise StoreUnavailableError(
+                path=error.filename or path, reason=f"{error.strerror or error}; it cannot be read"
+            ) from error
+        finally:
+            if self._closed:
+                self.close()
         raise StoreUnavailableError(path=path, reason="the segments change faster than they open")
 
     def close(self) -> None:
-        """Close the lock handle."""
-        with self._guard:
-            self._lock.close()
+        """Close the lock handle; a thread that is still looking does it when it is done."""
+        self._closed = True
+        if self._guard.acquire(blocking=False):
+            try:
+                self._lock.close()
+            finally:
+                self._guard.release()
 
     def _try_take(self) -> Snapshot | None:
         files, names = self._files, self._names
@@ -149,6 +159,7 @@ class SnapshotTaker:
             if record is not None and (record.inode, record.end) == (status.inode, status.size):
                 return record.end, record.position, status.inode
             files.fsync(handle)
+            files.fsync_directory("")  # a foreign writer that made the file did not do it
             files.drop_cache(handle)
             return files.fstat(handle).size, None, status.inode
         finally:

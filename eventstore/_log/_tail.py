@@ -49,7 +49,7 @@ class Tail:
         self._segment_start = START
         self._before = START  # a place before the watermark, to prove it by
         self._durable = START
-        self._last_bytes = b""
+        self._last_bytes = self._durable_bytes = b""
 
     @property
     def handle(self) -> int:
@@ -88,7 +88,22 @@ class Tail:
         if self._durable.offset != self.place.offset:
             self._before = self._durable
         self._durable = self.place
+        self._durable_bytes = self._last_bytes
         self.durable_position = self.place.position
+
+    def durable_part_stands(self) -> bool:
+        """Whether what was synced here is still at its place, though what came after is not."""
+        files, names = self._files, self._names
+        size, end = len(self._durable_bytes), self._durable.offset
+        for name in (names.sealed(self.segment), names.active):
+            if files.stat(name) is None:
+                continue
+            handle = files.open(name, "read")
+            try:
+                return files.pread(handle, size, end - size) == self._durable_bytes
+            finally:
+                files.close(handle)
+        return False
 
     def attach(self, record: LockRecord | None) -> LockRecord | None:
         """Find the log's end for the first time.
@@ -184,7 +199,7 @@ class Tail:
         self.place = msgspec.structs.replace(place, offset=0)
         self._segment_start = self._before = self._durable = self.place
         self.durable_position = place.position
-        self._last_bytes = b""
+        self._last_bytes = self._durable_bytes = b""
         return not status.size
 
     def _check_segment(self, record: LockRecord, place: Place) -> None:
@@ -359,6 +374,7 @@ class Tail:
         self.durable_position = end.position
         tail = min(_TAIL_BYTES, end.offset)
         self._last_bytes = files.pread(self.handle, tail, end.offset - tail)
+        self._durable_bytes = self._last_bytes
         fresh = self.record("idle")
         return None if trusted else fresh
 

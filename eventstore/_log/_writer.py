@@ -17,11 +17,10 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from eventstore._errors import EventStoreError, StoreClosedError
-from eventstore._events import Appended
 from eventstore._log._commit import Committer
 from eventstore._log._request import Request
 
-__all__ = ["PENDING_BYTES_MAX", "Writer"]
+__all__ = ["PENDING_BYTES_MAX", "Batch", "Writer"]
 
 PENDING_BYTES_MAX: Final = 16 * 2**20
 """Bytes that may wait for the disk; then `append` waits. One larger append goes alone."""
@@ -30,7 +29,7 @@ _IDLE_SYNC_SECONDS: Final = 0.1  # `written` events are synced when nothing came
 _logger: Final = logging.getLogger("eventstore")
 
 
-class _Batch:
+class Batch:
     """The appends of one commit, and how all of them are woken at once.
 
     On trio that is one event. On asyncio an event makes a future for each who waits, behind two
@@ -83,41 +82,48 @@ class Writer:
         self._pending_bytes_max = pending_bytes_max
         self._pending_bytes = 0
         self._create_future = _future_maker()
-        self._next = _Batch(self._create_future)
+        self._next = Batch(self._create_future)
         self._wake = anyio.Event()
         self._room = anyio.Event()
         self._finished = anyio.Event()
-        self._inbox: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._closed: str | None = None
         self._last_error: EventStoreError | None = None
 
-    async def append(self, request: Request) -> Appended:
-        """Wait until the request is recorded; its errors are those of `EventStore.append`."""
-        size = request.size
-        while True:
-            if self._closed is not None:
-                raise StoreClosedError(path=self._path, reason=self._closed)
-            if not self._pending_bytes or self._pending_bytes + size <= self._pending_bytes_max:
-                break
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until an append of this many bytes may be submitted.
+
+        Raises:
+            StoreClosedError: the store is closed.
+        """
+        while self._closed is None and not self.has_room(size):
             await self._room.wait()
+        if self._closed is not None:
+            raise StoreClosedError(path=self._path, reason=self._closed)
+
+    def has_room(self, size: int) -> bool:
+        """Whether an append of this many bytes may be submitted now."""
+        pending = self._pending_bytes
+        return not pending or pending + size <= self._pending_bytes_max
+
+    def submit(self, request: Request) -> Batch:
+        """Put a request into the next commit; the caller awaits the batch, or withdraws."""
+        if self._closed is not None:
+            raise StoreClosedError(path=self._path, reason=self._closed)
         batch = self._next
         if not batch.requests:
             self._wake.set()
         batch.requests.append(request)
-        batch.size += size
-        self._pending_bytes += size
-        try:
-            await batch.wait()
-        except BaseException:  # cancellation, in whatever form the backend gives it
-            if not batch.taken:
-                batch.requests.remove(request)
-                batch.size -= size
-                self._release(size)
-            raise
-        if request.failure is not None:
-            raise request.failure()
-        assert request.appended is not None
-        return request.appended
+        batch.size += request.size
+        self._pending_bytes += request.size
+        return batch
+
+    def withdraw(self, batch: Batch, request: Request) -> None:
+        """The caller was cancelled: nothing is recorded unless the commit has begun."""
+        if not batch.taken:
+            batch.requests.remove(request)
+            batch.size -= request.size
+            self._release(request.size)
 
     def close(self, reason: str = "the store is closed") -> None:
         """Take no more appends; `run` ends when what was accepted is recorded."""
@@ -156,13 +162,13 @@ class Writer:
                     return
                 self._wake = anyio.Event()
                 await self._wake.wait()
-            batch, self._next = self._next, _Batch(self._create_future)
+            batch, self._next = self._next, Batch(self._create_future)
             batch.taken = True
             self._finished = anyio.Event()
             self._inbox.put(batch)
             await self._finished.wait()
 
-    def _finish(self, batch: _Batch) -> None:
+    def _finish(self, batch: Batch) -> None:
         """Wake everyone who waits for this commit. Runs in the event loop."""
         self._release(batch.size)
         batch.wake()
