@@ -1,0 +1,1 @@
+"""Logs that were torn, damaged, or changed behind a store's back."""
