@@ -1,0 +1,108 @@
+"""The commands, and how each ending becomes an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Generator, Sequence
+from functools import partial
+
+import click
+
+from eventstore import EventStoreError
+from projections.cli._errors import CliError, ExitCode, explain, until_stopped
+from projections.cli._text import clean
+
+__all__ = ["run"]
+
+_PATH = click.argument("path", type=click.Path())
+_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="loopledger", prog_name="loopledger")
+def _cli() -> None:
+    """Look at loop histories. Nothing here writes to them.
+
+    Exit codes: 0 all is well, 2 usage, 3 no log there, 4 not sound, 5 locked, 7 extra missing.
+    """
+
+
+@_cli.command("show")
+@_PATH
+@_JSON
+def _show(path: str, *, as_json: bool) -> ExitCode:
+    """Print the loops of the history at PATH, and each one's summary.
+
+    PATH is a history.jsonl, also one that ralph wrote. With --json, one object per loop and line.
+    """
+    from projections.cli._show import show
+
+    with _explained(path):
+        return show(path, as_json=as_json)
+
+
+@_cli.command("verify")
+@_PATH
+@_JSON
+def _verify(path: str, *, as_json: bool) -> ExitCode:
+    """Check every byte of the history at PATH; exit with 4 if it is not sound.
+
+    Torn ends, lines nobody can read, changed or missing bytes are printed one per line: what, file,
+    byte, position, reason. Void lines and a missing last LF are only noted.
+    """
+    from projections.cli._verify import verify
+
+    with _explained(path):
+        return verify(path, as_json=as_json)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: without the program's name; none at all means `--help`.
+
+    Returns:
+        The exit code. Everything was said already.
+    """
+    return until_stopped(partial(_run, list(arguments) or ["--help"]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        return _invoke(arguments)
+    except click.ClickException as error:
+        message, next_step = error.format_message(), "loopledger --help"
+        CliError("E-USAGE", message, exit_code=ExitCode.USAGE, next_step=next_step).show()
+        return ExitCode.USAGE
+    except CliError as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception:  # noqa: BLE001 - a bug must not print what an agent wrote, uncleaned
+        for line in traceback.format_exc().splitlines():
+            print(clean(line), file=sys.stderr)
+        print("error[E-BUG] this is a bug in loopledger; please report it", file=sys.stderr)
+        return ExitCode.BUG
+
+
+def _invoke(arguments: list[str]) -> int:
+    # Not `_cli.main`: it makes exit code 1 of a closed pipe.
+    try:
+        with _cli.make_context("loopledger", arguments) as context:
+            code: int = _cli.invoke(context)
+            return code
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Generator[None]:
+    """Say what an error of the store means for the file that was named."""
+    try:
+        yield
+    except EventStoreError as error:
+        raise explain(error, path) from error

@@ -1,0 +1,101 @@
+"""What went wrong, said in three lines (what and where, why, what next), and the exit codes."""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from collections.abc import Callable
+from io import TextIOWrapper
+from pathlib import Path
+from typing import cast
+
+from eventstore import (
+    CorruptLogError,
+    EventStoreError,
+    StoreBusyError,
+    StoreUnavailableError,
+)
+from projections.cli._text import clean
+
+__all__ = ["CliError", "ExitCode", "explain", "until_stopped"]
+
+
+class ExitCode(enum.IntEnum):
+    """How a command ended. The meanings are stable."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    NOT_SOUND = 4
+    BUSY = 5
+    EXTRA_MISSING = 7
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+
+
+class CliError(Exception):
+    """An end that is not a bug.
+
+    Attributes:
+        code: stable name of the error, `E-…`.
+        exit_code: what the process exits with.
+        next_step: what to do about it.
+    """
+
+    def __init__(self, code: str, message: str, *, exit_code: ExitCode, next_step: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.exit_code = exit_code
+        self.next_step = next_step
+
+    def show(self) -> None:
+        """Print it on stderr."""
+        print(f"error[{self.code}] {clean(str(self))}", file=sys.stderr)
+        if self.next_step:
+            print(f"  next   {clean(self.next_step)}", file=sys.stderr)
+
+
+def until_stopped(work: Callable[[], int]) -> int:
+    """Do something that prints, and make an exit code of Ctrl-C and of a closed pipe."""
+    # A terminal may not be UTF-8; an escape is better than no answer.
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
+    try:
+        code = work()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Otherwise the interpreter tries once more to flush, and complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.PIPE_CLOSED
+    return code
+
+
+def explain(error: EventStoreError, path: str) -> CliError:
+    """Turn an error of the store into what a person at a terminal needs."""
+    match error:
+        case StoreUnavailableError():
+            next_step = _what_to_name(path)
+            return CliError("E-PATH", str(error), exit_code=ExitCode.NOT_FOUND, next_step=next_step)
+        case StoreBusyError():
+            next_step = "try again; if that process is stuck, end it: its lock ends with it"
+            return CliError("E-LOCK", str(error), exit_code=ExitCode.BUSY, next_step=next_step)
+        case CorruptLogError():
+            next_step = f"loopledger verify {path}"
+            return CliError(
+                "E-DAMAGE", str(error), exit_code=ExitCode.NOT_SOUND, next_step=next_step
+            )
+        case _:
+            return CliError("E-STORE", str(error), exit_code=ExitCode.BUG, next_step="")
+
+
+def _what_to_name(path: str) -> str:
+    there = Path(path)
+    if there.is_symlink():
+        return f"name the file it leads to: {os.path.realpath(path)}"
+    if there.is_dir():
+        logs = sorted(entry.name for entry in there.glob("*.jsonl"))
+        return f"name the file in it: {there / logs[0]}" if logs else "name a .jsonl file"
+    return "name the .jsonl file that is written to"

@@ -1,0 +1,173 @@
+"""`loopledger show`: the loops of a history, and what each one's events say."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import msgspec
+
+import eventstore as es
+from projections._load import load_all
+from projections._loop import SUMMARY, Summary
+from projections._loop_entry import LoopEntry, resume_from
+from projections._projection import Loaded, Projection
+from projections._registry import REGISTRY
+from projections.cli._errors import CliError, ExitCode
+from projections.cli._text import clean, count
+
+__all__ = ["show"]
+
+
+class _View(NamedTuple):
+    """All that is shown of one loop, folded in one pass."""
+
+    entry: LoopEntry = REGISTRY.initial
+    summary: Summary = SUMMARY.initial
+    events: int = 0
+
+
+def _evolve(view: _View, recorded: es.Recorded[es.Event]) -> _View:
+    return _View(
+        REGISTRY.evolve(view.entry, recorded),
+        SUMMARY.evolve(view.summary, recorded),
+        view.events + 1,
+    )
+
+
+def _fold(view: _View, page: Sequence[es.Recorded[es.Event]]) -> _View:
+    return _View(
+        REGISTRY.fold(view.entry, page), SUMMARY.fold(view.summary, page), view.events + len(page)
+    )
+
+
+_VIEW = Projection[_View, es.Event](
+    name="show", initial=_View(), evolve=_evolve, fold=_fold, data=False
+)
+
+
+def show(path: str, *, as_json: bool) -> ExitCode:
+    """Print the history at a path; nothing is written to it.
+
+    Raises:
+        CliError: there is no history; or it is damaged, after what can be read was printed.
+        EventStoreError: it cannot be read.
+    """
+    with _damages() as damages:
+        views = anyio.run(_load, path)
+    if not views and not Path(path).exists():
+        raise es.StoreUnavailableError(path=path, reason="there is no such file")
+    if as_json:
+        _print_json(views)
+    else:
+        _print_tables(path, views)
+    if damages:
+        raise CliError(
+            "E-DAMAGE",
+            f"{path}: {damages[0]}",
+            exit_code=ExitCode.NOT_SOUND,
+            next_step=f"what could be read is above; loopledger verify {path}",
+        )
+    return ExitCode.OK
+
+
+async def _load(path: str) -> Mapping[str, Loaded[_View]]:
+    async with es.open_store(path, read_only=True) as store:
+        return await load_all(store, _VIEW)
+
+
+@contextmanager
+def _damages() -> Generator[list[str]]:
+    """Collect what a reader reports of damage; it goes on behind it."""
+    messages: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logger, collector = logging.getLogger("eventstore"), Collector(logging.ERROR)
+    logger.addHandler(collector)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(collector)
+
+
+def _print_json(views: Mapping[str, Loaded[_View]]) -> None:
+    for loop, loaded in views.items():
+        entry, summary, events = loaded.state
+        line: dict[str, Any] = {
+            "schema": "loopledger.loop/1",
+            "loop": loop,
+            "state": entry.state,
+            "outcome": entry.outcome,
+            "last_iteration": entry.last_iteration,
+            "failed": entry.iterations_failed,
+            "events": events,
+            "prompt": entry.prompt,
+            "version": loaded.version,
+            "position": loaded.position,
+            "resume_from": resume_from(entry) if entry.state == "running" else None,
+            "summary": msgspec.to_builtins(summary),
+            "anomalies": msgspec.to_builtins(entry.anomalies),
+            "anomaly_count": entry.anomaly_count,
+        }
+        sys.stdout.write(json.dumps(line) + "\n")  # ASCII only: nothing in it drives a terminal
+
+
+def _print_tables(path: str, views: Mapping[str, Loaded[_View]]) -> None:
+    from rich.text import Text
+
+    from projections.cli._console import open_console
+    from projections.cli._table import LoopRow, loop_table, summary_grid
+
+    console = open_console()
+    events = sum(loaded.state.events for loaded in views.values())
+    title = f"{count(len(views), 'loop')}, {count(events, 'event')} in {clean(path)}"
+    console.print(Text(title), overflow="ellipsis", no_wrap=True)
+    if not views:
+        return
+    rows = [
+        LoopRow(loop, loaded.state.entry, loaded.state.events) for loop, loaded in views.items()
+    ]
+    console.print()
+    console.print(loop_table(rows, width=console.width))
+    for loop, loaded in views.items():
+        console.print()
+        console.print(Text(clean(loop), style="bold"), overflow="ellipsis", no_wrap=True)
+        console.print(summary_grid(_summary_lines(loaded.state), width=console.width))
+
+
+def _summary_lines(view: _View) -> dict[str, str]:
+    """What is known of one loop; what is not known has no line."""
+    entry, summary = view.entry, view.summary
+    lines = {
+        "prompt": summary.prompt,
+        "started": _time(summary.started_at),
+        "ended": _time(summary.ended_at),
+        "iterations": (
+            f"{summary.iterations_completed} completed, {summary.iterations_failed} failed, "
+            f"{count(summary.events_published, 'event')} published"
+        ),
+        "completed": summary.completion_reason,
+        "terminated": summary.termination_signal,
+        "merged": summary.merge_commit,
+        "merge failed": summary.merge_failure_reason,
+        "discarded": entry.discard_reason,
+        "resume": f"at iteration {resume_from(entry)}" if entry.state == "running" else None,
+    }
+    if entry.anomaly_count:
+        odd = count(entry.anomaly_count, "event")
+        lines["odd"] = f"{odd} out of place, the last at {entry.anomalies[-1]}"
+    return {name: value for name, value in lines.items() if value is not None}
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,60 @@
+"""`loopledger verify`: whether a log is sound, and where not."""
+
+from __future__ import annotations
+
+import collections
+import json
+from typing import Final
+
+import msgspec
+
+import eventstore as es
+from projections.cli._errors import ExitCode
+from projections.cli._text import clean, count
+
+__all__ = ["verify"]
+
+_NEXT: Final = {
+    "damage": "keep the file as it is; `loopledger show` still reads what is sound",
+    "torn": "open it for writing: recovery moves these bytes to the quarantine and goes on",
+    "malformed": "nothing has to be done: such lines are skipped and stay where they are",
+}
+
+
+def verify(path: str, *, as_json: bool) -> ExitCode:
+    """Check the log at a path and print what was found; nothing is written to it.
+
+    Raises:
+        EventStoreError: there is no log, or it cannot be read.
+    """
+    found = es.verify_log(path)
+    if as_json:
+        answer = {"schema": "loopledger.verification/1", "path": path}
+        print(json.dumps(answer | msgspec.to_builtins(found)))  # ASCII only, as `show`
+    else:
+        _print_report(path, found)
+    return ExitCode.OK if found.is_sound else ExitCode.NOT_SOUND
+
+
+def _print_report(path: str, found: es.Verification) -> None:
+    print(f"{clean(path)}: {'sound' if found.is_sound else 'NOT sound'}")
+    print(f"  {count(found.events, 'event')} in {count(found.streams, 'stream')}")
+    print(
+        f"  {count(found.lines, 'line')} in {count(found.segments, 'segment')}, "
+        f"{count(found.bytes, 'byte')}"
+    )
+    print(
+        f"  {found.foreign} foreign, {found.noise} noise, {found.void} void, {found.bad} bad lines"
+    )
+    for finding in found.findings:
+        print(
+            f"{finding.severity}: {clean(finding.file)}: byte {finding.offset}, "
+            f"position {finding.position}: {clean(finding.reason)}"
+        )
+    unlisted = found.finding_count - len(found.findings)
+    if unlisted:
+        print(f"and {unlisted} more")
+    severities = collections.Counter(finding.severity for finding in found.findings)
+    for severity, step in _NEXT.items():
+        if severity in severities:
+            print(f"next ({severity}): {step}")

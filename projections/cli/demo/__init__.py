@@ -1,0 +1,1 @@
+"""The demo: loops that are killed, and go on where they were. `python -m projections.cli.demo`."""
