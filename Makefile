@@ -49,7 +49,7 @@ bench: $(STAMP)-test
 
 clean:
 	@echo "clean: .venv, caches, builds"
-	@rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@rm -rf $(VENV) .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP)-venv:

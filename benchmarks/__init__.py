@@ -1,0 +1,9 @@
+"""How fast it is here: one question per module, every answer beside its floor.
+
+    python -m benchmarks.append      appends per second, and how long one is awaited
+    python -m benchmarks.rebuild     events folded per second, by a new process
+
+A floor is a bare loop, without our code, that does the work nobody can leave out; it is measured
+in the same run, in turns with what it is compared to. So the ratio says how good we are, and the
+rates say how good the machine is. `--quick` shows that everything works; its figures say little.
+"""

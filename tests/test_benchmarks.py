@@ -1,0 +1,115 @@
+"""The benchmarks run, and print and write what they say; how fast they are is no test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from benchmarks import _environment
+from benchmarks._environment import Environment, describe, survey
+from benchmarks._measure import Case, Options, Run, compare, scratch
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(directory: Path, module: str, *arguments: str) -> tuple[str, Any]:
+    """Run one benchmark as its user would; return what it printed and its JSON."""
+    results = directory / "results.json"
+    command = [sys.executable, "-W", "error", "-m", module, "--quick", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--json", str(results), "--directory", str(directory / "new"), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout, msgspec.json.decode(results.read_bytes())
+
+
+def check_results(written: Any) -> None:
+    """Check what holds on every machine, however loaded."""
+    environment = msgspec.convert(written["environment"], Environment)
+    assert environment.sync_p50_us > 0
+    assert environment.cores >= 1
+    for result in written["results"]:
+        assert result["rate"]["lowest"] > 0
+        assert result["floor"]["lowest"] > 0
+        assert result["ratio"]["median"] > 0
+        assert len(result["ratio"]["rounds"]) == 1
+
+
+def test_append_measures_every_case_beside_its_floor(tmp_path: Path) -> None:
+    """Each number of tasks, `written` and bulk, per event loop, with p50 and p99."""
+    printed, written = run(tmp_path, "benchmarks.append", "--trio")
+    check_results(written)
+    results = written["results"]
+    loops = {result["setting"] for result in results}
+    assert loops >= {"asyncio", "trio"}
+    for loop in loops:
+        assert [result["case"] for result in results if result["setting"] == loop] == [
+            "1 task",
+            "64 tasks",
+            "256 tasks",
+            "1024 tasks",
+            "1 task, written",
+            "bulk",
+            "bulk, encoding",
+        ]
+    assert all(0 < result["latency_p50_ms"] <= result["latency_p99_ms"] for result in results)
+    assert "floor/s" in printed
+    assert not (tmp_path / "new").exists()
+
+
+def test_rebuild_measures_every_fold_beside_a_bare_decode(tmp_path: Path) -> None:
+    """SUMMARY, REGISTRY and all built-in projections; each folded the whole log."""
+    printed, written = run(tmp_path, "benchmarks.rebuild", "--events", "2000", "--streams", "3")
+    check_results(written)
+    assert [result["case"] for result in written["results"]] == ["SUMMARY", "REGISTRY", "all"]
+    assert "2,000 events, 3 streams" in printed
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_case_and_its_floor_take_turns_and_swap_places() -> None:
+    """Every round measures both; the first round only warms up, and each goes first in turn."""
+    order: list[str] = []
+
+    def timed(name: str, count: int) -> Run:
+        order.append(name)
+        return Run(count, seconds=2.0, latencies_seconds=[0.003, 0.001, 0.002])
+
+    case = Case("case", "", lambda: timed("case", 10), lambda: timed("floor", 40))
+    (result,) = compare([case], Options(rounds=3, quick=False))
+    warm_up, *rounds = [order[at : at + 2] for at in range(0, len(order), 2)]
+    assert sorted(warm_up) == ["case", "floor"]
+    assert rounds == [["case", "floor"], ["floor", "case"], ["case", "floor"]]
+    assert result.rate.rounds == [5.0, 5.0, 5.0]
+    assert (result.ratio.lowest, result.ratio.median, result.ratio.highest) == (0.25, 0.25, 0.25)
+    assert (result.latency_p50_ms, result.latency_p99_ms) == (2.0, 3.0)
+
+
+def test_scratch_files_are_removed_and_what_was_there_stays(tmp_path: Path) -> None:
+    """A directory that existed keeps its files; one that was made for the run goes."""
+    (tmp_path / "mine").write_text("kept", encoding="utf-8")
+    with scratch(tmp_path) as own:
+        (own / "log").touch()
+    with scratch(tmp_path / "made" / "for it") as own:
+        (own / "log").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_directory_in_memory_is_named_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync in memory costs nothing, so the figures of such a run say so above the table."""
+
+    def in_memory(directory: Path) -> str:
+        del directory
+        return "tmpfs"
+
+    monkeypatch.setattr(_environment, "_file_system", in_memory)
+    assert "this is memory" in describe(survey(tmp_path))[-1]
