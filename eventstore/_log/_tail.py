@@ -18,7 +18,7 @@ from eventstore._log._evidence import weigh_record
 from eventstore._log._feed import feed_file
 from eventstore._log._files import Files
 from eventstore._log._index import Index
-from eventstore._log._lines import Header, header_decoder
+from eventstore._log._lines import LF, Header, header_decoder
 from eventstore._log._lock_record import LockRecord, LockState
 from eventstore._log._names import LogNames
 from eventstore._log._recovery import Plan, Recovery, plan_recovery
@@ -122,9 +122,7 @@ class Tail:
             self._read_sealed(scanner, first_position)
         if self._open_active(scanner.place, record):
             return self.record("idle")
-        adopted = self._adopt(record, rescan=True)
-        files.fsync_directory("")  # whoever made the file may have died before doing it
-        return adopted
+        return self._adopt(record, rescan=True)
 
     def catch_up(self, record: LockRecord | None) -> LockRecord | None:
         """Adopt what others did since; as `attach`.
@@ -186,7 +184,7 @@ class Tail:
                 self._check_segment(record, place)
             if not status.size:
                 files.fsync(handle)
-                files.fsync_directory("")
+            files.fsync_directory("")  # whoever made the file may have died before doing it
         except BaseException:
             files.close(handle)
             raise
@@ -228,9 +226,14 @@ class Tail:
             raise self._replaced("the file was removed or replaced under the open store")
         self._check_still_there(names.active)
         handle = files.open(names.active, "append")
+        try:
+            inode = files.fstat(handle).inode
+            files.fsync_directory("")  # whoever renamed it may have died before doing it
+        except BaseException:
+            files.close(handle)
+            raise
         self.close()
-        self._handle = handle
-        self.inode = files.fstat(handle).inode
+        self._handle, self.inode = handle, inode
         return self._adopt(record, rescan=True)
 
     def _check_still_there(self, name: str) -> None:
@@ -348,6 +351,8 @@ class Tail:
         )
         if plan.damage is not None:
             raise self._corrupt(plan.damage)
+        tail = min(_TAIL_BYTES, plan.keep)
+        last_bytes = files.pread(handle, tail, plan.keep - tail) + LF * plan.terminate
         quarantined = cut_and_terminate(files, names, handle, plan)
         end = scanner.settled
         if plan.terminate:
@@ -372,9 +377,7 @@ class Tail:
         self.place = self._durable = end
         self._before = before if before.offset < end.offset else self._before
         self.durable_position = end.position
-        tail = min(_TAIL_BYTES, end.offset)
-        self._last_bytes = files.pread(self.handle, tail, end.offset - tail)
-        self._durable_bytes = self._last_bytes
+        self._last_bytes = self._durable_bytes = last_bytes[-_TAIL_BYTES:]
         fresh = self.record("idle")
         return None if trusted else fresh
 

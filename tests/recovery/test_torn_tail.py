@@ -188,13 +188,14 @@ def test_nothing_is_cut_before_its_copy_is_synced(lock_record: str) -> None:
         pass
     names = [f"{call.method} {call.name}" for call in files.calls]
     cut = names.index(f"truncate {ACTIVE}")
+    kept = names.index("fsync_directory history.jsonl.d")
     (temporary,) = {call.name for call in files.calls if call.name.endswith(".tmp")}
     order = [
         names.index(f"fsync {temporary}"),
         names.index(f"rename {temporary}"),
         names.index("fsync_directory history.jsonl.d/quarantine"),
-        names.index("fsync_directory history.jsonl.d"),
-        names.index("fsync_directory "),
+        kept,
+        names.index("fsync_directory ", kept),
         cut,
         names.index(f"fsync {ACTIVE}", cut),
     ]
