@@ -21,7 +21,7 @@ The parts, and where to read on:
   loop's history (`LOOP_EVENTS`);
 * the log: `open_store`, `memory_store`; what every backend promises: `EventStore`, `EventReader`;
 * the bytes on disk: FORMAT.md beside this file;
-* run contexts, the per-run log directories: `RunContext`;
+* run contexts, the per-run log directories: `RunContext`, `list_runs`, `prune_runs`, ...;
 * errors: all are `EventStoreError`; their names say how an append ended.
 
 What to do with a history once it is there (folds, the registry of loops) is `projections`.
@@ -76,6 +76,26 @@ from eventstore._loop import (
     MergeQueued,
     MergeStarted,
 )
+from eventstore._runs import (
+    Clock,
+    ConfigSummary,
+    DiskWorkspace,
+    EventLoopEntry,
+    EventLoopLog,
+    EventLoopRecord,
+    LogStream,
+    MemoryWorkspace,
+    Resume,
+    Root,
+    RunContext,
+    RunMetadata,
+    TraceEntry,
+    Workspace,
+    archive_run,
+    latest_run,
+    list_runs,
+    prune_runs,
+)
 from eventstore._store import Durability, EventReader, EventStore, Page
 
 __all__ = [
@@ -85,11 +105,17 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "Appended",
+    "Clock",
     "Commit",
     "CommitUnknownError",
+    "ConfigSummary",
     "CorruptLogError",
+    "DiskWorkspace",
     "Durability",
     "Event",
+    "EventLoopEntry",
+    "EventLoopLog",
+    "EventLoopRecord",
     "EventPublished",
     "EventReader",
     "EventRefusedError",
@@ -104,6 +130,7 @@ __all__ = [
     "IterationStarted",
     "LogReader",
     "LogStore",
+    "LogStream",
     "LoopCompleted",
     "LoopDiscarded",
     "LoopEvent",
@@ -111,6 +138,7 @@ __all__ = [
     "LoopStarted",
     "LoopTerminated",
     "MemoryFiles",
+    "MemoryWorkspace",
     "MergeCompleted",
     "MergeFailed",
     "MergeQueued",
@@ -118,17 +146,27 @@ __all__ = [
     "Page",
     "Recorded",
     "Recovery",
+    "Resume",
+    "Root",
+    "RunContext",
     "RunContextError",
+    "RunMetadata",
     "Severity",
     "StoreBusyError",
     "StoreClosedError",
     "StorePoisonedError",
     "StoreUnavailableError",
+    "TraceEntry",
     "Unknown",
     "Upcast",
     "Verification",
     "VersionConflictError",
+    "Workspace",
+    "archive_run",
+    "latest_run",
+    "list_runs",
     "memory_store",
     "open_store",
+    "prune_runs",
     "verify_log",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
 
@@ -196,7 +196,7 @@ class GatedFiles(FilesAround):
         self._passed = threading.Event()
 
     @contextmanager
-    def shut(self) -> Iterator[None]:
+    def shut(self) -> Generator[None]:
         """Stop the next such call; leaving the block lets it go on, if `let_go` has not."""
         for event in (self._reached, self._opened_again, self._passed):
             event.clear()

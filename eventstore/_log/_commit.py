@@ -33,7 +33,7 @@ from eventstore._log._index import KeyedAppend
 from eventstore._log._lock import LogLock
 from eventstore._log._names import LogNames
 from eventstore._log._recovery import Recovery
-from eventstore._log._repair import write_all
+from eventstore._log._repair import PlanOutdatedError, write_all
 from eventstore._log._request import Request, conflict, is_expected, read_contents, remaker
 from eventstore._log._scan import Place
 from eventstore._log._tail import Tail
@@ -59,7 +59,7 @@ class Committer:
         self._lock = LogLock(files, names, create=True)
         self._lock_timeout_seconds = lock_timeout_seconds
         self._segment_bytes_max = segment_bytes_max
-        self._tail = Tail(files, names)
+        self._tail = Tail(files, names, holds_lock=self._holds_lock)
         self._guard = threading.Lock()
         self._attached = False
         self._poison: str | None = None
@@ -163,6 +163,10 @@ class Committer:
 
     # --- the lock ---
 
+    def _holds_lock(self) -> bool:
+        """Whether the lock file is still there: without it, somebody else may be at work too."""
+        return not self._lock.is_replaced()
+
     @contextmanager
     def _exclusive(self) -> Generator[None]:
         """Hold the lock, with everything others wrote adopted."""
@@ -173,15 +177,27 @@ class Committer:
                     raise StoreClosedError(path=path, reason=self._closed)
                 if self._poison is not None:
                     raise self._poisoned()
-                self._lock.acquire(exclusive=True, timeout_seconds=self._lock_timeout_seconds)
+                self._lock_and_adopt()
                 try:
-                    self._adopt()
                     yield
                 finally:
                     self._lock.release()
         finally:
             if self._closed is not None:
                 self._close_handles()
+
+    def _lock_and_adopt(self) -> None:
+        while True:
+            self._lock.acquire(exclusive=True, timeout_seconds=self._lock_timeout_seconds)
+            try:
+                self._adopt()
+            except PlanOutdatedError:  # the lock file was deleted: begin again under the new one
+                self._lock.release()
+            except BaseException:
+                self._lock.release()
+                raise
+            else:
+                return
 
     @contextmanager
     def _os_errors(self) -> Generator[None]:
@@ -415,6 +431,9 @@ class Committer:
                 f"after the write the path holds {found}, "
                 f"expected inode {self._tail.inode}, {expected} bytes"
             )
+            raise OSError(msg)
+        if not self._holds_lock():
+            msg = "the lock file was deleted during the commit, so others may have cut it off"
             raise OSError(msg)
 
     def _poisoned(self) -> StorePoisonedError:

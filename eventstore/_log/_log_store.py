@@ -115,8 +115,9 @@ class LogStore(LogReader[E]):
     def _abandon(self) -> None:
         """In a forked child: the writer's thread is not here, and its lock is the parent's."""
         reason = "the process was forked while the store was open"
-        self._writer.close(reason)
+        self._writer.abandon(reason)
         self._committer.abandon(reason)
+        self._taker.abandon()
 
 
 def _abandon_after_fork() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 from zlib import crc32
 
@@ -10,9 +11,13 @@ from eventstore._log._lines import LF
 from eventstore._log._names import LogNames
 from eventstore._log._recovery import Plan
 
-__all__ = ["cut_and_terminate", "move_to_new_inode", "write_all"]
+__all__ = ["PlanOutdatedError", "cut_and_terminate", "move_to_new_inode", "write_all"]
 
 _COPY_BYTES: Final = 2**20
+
+
+class PlanOutdatedError(Exception):
+    """The end of the log is no longer what the plan was made for: look again."""
 
 
 def write_all(files: Files, handle: int, data: bytes) -> None:
@@ -30,15 +35,30 @@ def write_all(files: Files, handle: int, data: bytes) -> None:
         view = view[written:]
 
 
-def cut_and_terminate(files: Files, names: LogNames, handle: int, plan: Plan) -> str | None:
+def cut_and_terminate(
+    files: Files, names: LogNames, handle: int, plan: Plan, *, still_true: Callable[[], bool]
+) -> str | None:
     """Set the torn bytes aside, durably, then cut them off; give a foreign record its LF.
+
+    Args:
+        files: the seam.
+        names: the log's names.
+        handle: the active file.
+        plan: what to do.
+        still_true: asked just before the cut, which cannot be taken back.
 
     Returns:
         The name of the quarantine file, or None if nothing was cut.
+
+    Raises:
+        PlanOutdatedError: the plan is no longer true. Nothing was cut.
+        OSError: as the system says it.
     """
     kept = None
     if plan.cut:
         kept = _quarantine(files, names, handle, plan)
+        if not still_true():
+            raise PlanOutdatedError
         files.truncate(handle, plan.keep)
         files.fsync(handle)
     if plan.terminate:
@@ -71,7 +91,14 @@ def _fsync_quarantine(files: Files, names: LogNames) -> None:
 
 
 def move_to_new_inode(
-    files: Files, names: LogNames, handle: int, *, size: int, start_crc: int, crc: int
+    files: Files,
+    names: LogNames,
+    handle: int,
+    *,
+    size: int,
+    start_crc: int,
+    crc: int,
+    still_true: Callable[[], bool],
 ) -> int:
     """Copy the active file to a new inode and keep the old one in quarantine.
 
@@ -85,11 +112,13 @@ def move_to_new_inode(
         size: bytes to copy: those that were just re-read and verified.
         start_crc: running CRC at the file's beginning.
         crc: running CRC at `size`; the copy must arrive at it.
+        still_true: asked just before the old file loses its name.
 
     Returns:
         A handle of the new file, which now is the active one.
 
     Raises:
+        PlanOutdatedError: somebody else is at work; the old file is still the active one.
         OSError: the copy failed or differs; the old file is still the active one.
     """
     if files.stat(names.temporary) is not None:
@@ -103,6 +132,8 @@ def move_to_new_inode(
     if files.stat(old) is None:
         files.link(names.active, old)
     _fsync_quarantine(files, names)
+    if not still_true():
+        raise PlanOutdatedError
     files.rename(names.temporary, names.active)
     files.fsync_directory("")
     return files.open(names.active, "append")

@@ -90,6 +90,11 @@ class SnapshotTaker:
                 self.close()
         raise StoreUnavailableError(path=path, reason="the segments change faster than they open")
 
+    def abandon(self) -> None:
+        """In a forked child: close the handle without waiting for a thread of the parent."""
+        self._guard = threading.Lock()
+        self.close()
+
     def close(self) -> None:
         """Close the lock handle; a thread that is still looking does it when it is done."""
         self._closed = True
@@ -107,8 +112,10 @@ class SnapshotTaker:
                 path=files.path(names.active),
                 reason="is not a regular file (a directory, a symlink, a FIFO or a device)",
             )
-        handle = None if status is None else files.open(names.active, "read")
+        handle = None
         try:
+            if status is not None:
+                handle = files.open(names.active, "read")
             return self._look(handle)
         except FileNotFoundError:
             return None  # sealed and renamed between two looks

@@ -7,6 +7,7 @@ verified and adopted; what a dead one left half done is recovered first.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -36,7 +37,8 @@ _logger: Final = logging.getLogger("eventstore")
 class Tail:
     """The active segment, how far it is known, and the index of everything before that."""
 
-    def __init__(self, files: Files, names: LogNames) -> None:
+    def __init__(self, files: Files, names: LogNames, *, holds_lock: Callable[[], bool]) -> None:
+        self._holds_lock = holds_lock
         self.index = Index()
         self.recovery = Recovery()
         self.place = START
@@ -353,7 +355,9 @@ class Tail:
             raise self._corrupt(plan.damage)
         tail = min(_TAIL_BYTES, plan.keep)
         last_bytes = files.pread(handle, tail, plan.keep - tail) + LF * plan.terminate
-        quarantined = cut_and_terminate(files, names, handle, plan)
+        quarantined = cut_and_terminate(
+            files, names, handle, plan, still_true=lambda: self._is_still_alone(size)
+        )
         end = scanner.settled
         if plan.terminate:
             scanner.finish_foreign_record()
@@ -369,6 +373,7 @@ class Tail:
                 size=end.offset,
                 start_crc=self._segment_start.running,
                 crc=end.running,
+                still_true=lambda: self._is_still_alone(end.offset),
             )
             files.close(handle)
             self.inode = files.fstat(self.handle).inode
@@ -380,6 +385,13 @@ class Tail:
         self._last_bytes = self._durable_bytes = last_bytes[-_TAIL_BYTES:]
         fresh = self.record("idle")
         return None if trusted else fresh
+
+    def _is_still_alone(self, size: int) -> bool:
+        """Whether what was judged torn is not, after all, what somebody is just writing.
+
+        Only a deleted lock file makes that possible.
+        """
+        return self._holds_lock() and self._files.fstat(self.handle).size == size
 
     def _distrust_cache(self) -> None:
         self._files.fsync(self.handle)

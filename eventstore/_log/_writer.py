@@ -131,6 +131,10 @@ class Writer:
         self._wake.set()
         self._room.set()
 
+    def abandon(self, reason: str) -> None:
+        """In a forked child: take no more appends. No event loop runs there to be told."""
+        self._closed = reason
+
     async def run(self) -> None:
         """Commit until closed and drained.
 

@@ -1,0 +1,117 @@
+"""Planted bugs: one change at a time in a copy of the engine, and whether a check notices.
+
+Run it to see the whole list: `python -m tests.crash._mutants`; with numbers, only those. It runs
+the checks in this process, on whatever `eventstore` is imported, if it is called with `--check`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import tests
+from eventstore import EventStoreError
+from tests.crash import test_single_steps
+from tests.crash._checker import ViolationError, check_seed
+from tests.crash._faults import FAULTS, Fault, FaultError, sweep
+from tests.crash._planted_bugs import MUTANTS, Mutant
+from tests.crash._workloads import PROFILES
+
+__all__ = ["killer_of"]
+
+_ROOT: Final = Path(tests.__file__).resolve().parent.parent
+_STATES_PER_POINT: Final = 20
+_SEEDS: Final = 36
+_SURVIVED: Final = "survived"
+
+
+def killer_of(mutant: Mutant) -> str | None:
+    """The first check that notices a planted bug, or None."""
+    with tempfile.TemporaryDirectory(prefix="loopledger-mutant-") as name:
+        directory = Path(name)
+        shutil.copytree(_ROOT / "eventstore", directory / "eventstore")
+        (directory / "tests").symlink_to(_ROOT / "tests")
+        path = directory / "eventstore" / "_log" / mutant.file
+        source = path.read_text(encoding="utf-8")
+        assert source.count(mutant.old) == 1, f"{mutant.name}: not once in {mutant.file}"
+        path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.crash._mutants", "--check"],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    verdict = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
+    return None if verdict == _SURVIVED else verdict
+
+
+def _check() -> str:
+    """Run the checks until one fails; return its name."""
+    logging.getLogger("eventstore").disabled = True
+    for name, test in vars(test_single_steps).items():
+        if name.startswith("test_"):
+            try:
+                test()
+            except (AssertionError, EventStoreError, OSError) as error:
+                return f"{name}: {str(error).splitlines()[:1]}"
+    # What notices most, soonest, first.
+    return (
+        _sweep(FAULTS[:1])
+        or _seeds(range(len(PROFILES)))
+        or _sweep(FAULTS[1:])
+        or _seeds(range(len(PROFILES), _SEEDS))
+        or _SURVIVED
+    )
+
+
+def _sweep(faults: Sequence[Fault]) -> str | None:
+    for fault in faults:
+        for after_failure in (False, True):
+            try:
+                sweep(fault, after_failure=after_failure)
+            except FaultError as error:
+                return f"test_faults: {str(error).splitlines()[0]:.110}"
+    return None
+
+
+def _seeds(seeds: range) -> str | None:
+    for seed in seeds:
+        try:
+            check_seed(seed, states_per_point=_STATES_PER_POINT)
+        except ViolationError as error:
+            return f"test_crash_states, seed {seed}: {str(error).splitlines()[0]:.110}"
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    """Print each planted bug and its killer; return how many survived."""
+    if arguments == ["--check"]:
+        sys.stdout.write(f"{_check()}\n")
+        return 0
+    survivors = 0
+    for number, mutant in enumerate(MUTANTS):
+        if arguments and str(number) not in arguments:
+            continue
+        started = time.monotonic()
+        killer = killer_of(mutant)
+        survivors += killer is None
+        seconds = time.monotonic() - started
+        verdict = killer or "SURVIVED"
+        sys.stdout.write(f"{number:3} {seconds:5.1f} s  {mutant.file}: {mutant.name}: {verdict}\n")
+        sys.stdout.flush()
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

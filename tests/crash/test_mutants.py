@@ -1,0 +1,23 @@
+"""The checks have teeth: a bug that is planted in the engine is noticed.
+
+With LOOPLEDGER_PROVE=1 all of them are planted, otherwise a sample.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import pytest
+
+from tests.crash._mutants import killer_of
+from tests.crash._planted_bugs import MUTANTS, Mutant
+
+_SAMPLE: Final = 10
+_STEP: Final = 1 if os.environ.get("LOOPLEDGER_PROVE") else len(MUTANTS) // _SAMPLE
+
+
+@pytest.mark.parametrize("mutant", MUTANTS[::_STEP], ids=lambda mutant: mutant.name)
+def test_a_planted_bug_is_noticed(mutant: Mutant) -> None:
+    """A workload or a fault shows what the change breaks."""
+    assert killer_of(mutant) is not None

@@ -1,0 +1,113 @@
+"""The README keeps its word: its code runs, its commands work, its names exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eventstore as es
+import projections as pj
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def _run_example(directory: Path) -> str:
+    script = directory / "example.py"
+    script.write_text(_blocks("python")[0], encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_the_complete_example_prints_what_the_readme_says(tmp_path: Path) -> None:
+    """The first block of code runs as it stands, and its output is the block after it."""
+    assert _run_example(tmp_path) == _blocks("text")[0]
+
+
+def test_the_second_example_defines_a_store_of_its_own_events(tmp_path: Path) -> None:
+    """The block with a user's own event is valid and registers both classes."""
+    script = f"import eventstore as es\n{_blocks('python')[1]}\nprint(*MINE.by_kind)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "loop_started paid\n"
+
+
+def test_the_line_on_the_format_screen_has_the_members_of_a_real_one(tmp_path: Path) -> None:
+    """The sample line's members and their order are those of the line the example wrote."""
+    _run_example(tmp_path)
+    lines = (tmp_path / "example-log" / "history.jsonl").read_bytes().splitlines()
+    sample = json.loads(_blocks("json")[0])
+    assert list(sample) == list(json.loads(lines[2]))
+    assert list(sample["type"]) == ["kind", "iteration", "success"]
+
+
+COMMANDS = re.findall(r"^\$ ((?:jq|sed|sqlite3|duckdb) (?:.*\\\n)*.*)$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command).split(maxsplit=1)[0])
+def test_the_commands_on_the_format_screen_work(command: str, tmp_path: Path) -> None:
+    """Each one runs on the example's log and finds something, if its tool is there."""
+    tool = command.split(maxsplit=1)[0]
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    _run_example(tmp_path)
+    command = command.replace("success == false", "success == true").replace("1236", "3")
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path / "example-log",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bright-otter" in done.stdout or "iteration_started" in done.stdout
+
+
+def test_every_name_the_readme_uses_exists() -> None:
+    """Each `es.` and `pj.` name in the README is public."""
+    names = set(re.findall(r"\b(es|pj)\.([A-Za-z_]+)", README))
+    assert names
+    for module, name in names:
+        assert name in (es if module == "es" else pj).__all__, f"{module}.{name}"
+
+
+def test_every_method_of_the_original_is_mapped_to_one_that_exists() -> None:
+    """Each method named in the mapping table is one of `LoopHistory`."""
+    table = README.split("## Coming from ralph")[1].split("## Limits")[0]
+    names = set(
+        re.findall(r"`(record_\w+|read_all|last_iteration|is_completed|get_prompt|summary)`", table)
+    )
+    assert len(names) == 12 + 5
+    assert all(hasattr(pj.LoopHistory, name) for name in names)
+
+
+def test_every_file_the_readme_links_to_exists() -> None:
+    """No relative link leads nowhere."""
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert all((ROOT / link).exists() for link in links)
