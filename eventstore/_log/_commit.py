@@ -110,11 +110,13 @@ class Committer:
                     self._write(accepted, versions, synced=synced)
                 elif synced and self.lags:
                     self._sync()
-        except (EventStoreError, MemoryError) as error:
+        except BaseException as error:
             remake = remaker(error, self._files.path(self._names.active))
             for request in requests:
                 if request.failure is None:
                     request.appended, request.failure = None, remake
+            if not isinstance(error, (EventStoreError, MemoryError)):
+                raise  # a mistake of ours ends the store, and nobody takes it for an answer
 
     def version(self, stream: str) -> int:
         """How many events the stream holds now, those of other processes included.

@@ -89,22 +89,30 @@ class LogFiles(Generic[E]):
     @contextmanager
     def opened(self, segment: Segment) -> Generator[int]:
         """Open a segment of a snapshot, which may have been sealed or renewed since."""
-        files, names = self.files, self.names
-        status = files.stat(segment.name)
-        name = segment.name
-        if status is None or status.inode != segment.inode:
-            for first_position in reversed(names.sealed_positions(files.listdir(""))):
-                sealed = files.stat(names.sealed(first_position))
-                if sealed is not None and sealed.inode == segment.inode:
-                    name = names.sealed(first_position)
-                    break
-            # Otherwise it was copied to a new inode after an error, with the same bytes; if not,
-            # the checksums say so.
-        handle = files.open(name, "read")
+        handle = self._open(segment)
         try:
             yield handle
         finally:
-            files.close(handle)
+            self.files.close(handle)
+
+    def _open(self, segment: Segment) -> int:
+        files, names = self.files, self.names
+        handle = None
+        try:
+            handle = files.open(segment.name, "read")
+            if files.fstat(handle).inode == segment.inode:
+                return handle
+        except FileNotFoundError:
+            pass  # sealed, and the next active file is not made yet
+        for first_position in reversed(names.sealed_positions(files.listdir(""))):
+            sealed = files.stat(names.sealed(first_position))
+            if sealed is not None and sealed.inode == segment.inode:
+                if handle is not None:
+                    files.close(handle)
+                return files.open(names.sealed(first_position), "read")
+        # Otherwise it was copied to a new inode after an error, with the same bytes; if not, the
+        # checksums say so.
+        return files.open(segment.name, "read") if handle is None else handle
 
 
 class ForwardCursor(Generic[E]):

@@ -7,7 +7,12 @@ from typing import Final
 
 import msgspec
 
-from eventstore._errors import EventStoreError, StoreUnavailableError, VersionConflictError
+from eventstore._errors import (
+    CommitUnknownError,
+    EventStoreError,
+    StoreUnavailableError,
+    VersionConflictError,
+)
 from eventstore._events import STREAM_EXISTS, Appended, Expectation, ExpectedVersion
 from eventstore._log._feed import CHUNK_BYTES
 from eventstore._log._files import Files
@@ -88,17 +93,20 @@ def conflict(stream: str, expected: ExpectedVersion, actual: int) -> Callable[[]
     return lambda: VersionConflictError(stream=stream, expected=text, actual=actual)
 
 
-def remaker(error: EventStoreError | MemoryError, path: str) -> Callable[[], EventStoreError]:
+def remaker(error: BaseException, path: str) -> Callable[[], EventStoreError]:
     """A way to raise the same error once per waiting caller, each with a traceback of its own."""
     if isinstance(error, MemoryError):
         return lambda: StoreUnavailableError(path=path, reason="no memory; nothing was recorded")
-    kind, text, facts, cause = type(error), str(error), dict(vars(error)), error.__cause__
+    if not isinstance(error, EventStoreError):
+        cause = f"{type(error).__name__}: {error}"
+        return lambda: CommitUnknownError(path=path, cause=cause)
+    kind, text, facts, origin = type(error), str(error), dict(vars(error)), error.__cause__
 
     def remake() -> EventStoreError:
         twin = kind.__new__(kind)
         Exception.__init__(twin, text)
         vars(twin).update(facts)
-        twin.__cause__ = cause
+        twin.__cause__ = origin
         return twin
 
     return remake

@@ -37,7 +37,7 @@ _LOCK_PAUSE_SECONDS: Final = 0.002  # a holder writes one line
 _F_FULLFSYNC: Final = 51  # macOS: fsync alone leaves the bytes in the drive's cache
 
 
-class DiskWorkspace:
+class DiskWorkspace(Workspace):
     """`Workspace` on a directory; holds no descriptor between two calls.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from eventstore._runs._workspace import Clock, EntryStat, temporary_name
+from eventstore._runs._workspace import Clock, EntryStat, Workspace, temporary_name
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -30,7 +30,7 @@ class _File:
         self.lock = threading.Lock()
 
 
-class MemoryWorkspace:
+class MemoryWorkspace(Workspace):
     """`Workspace` in memory, shared by whoever is given the same object.
 
     Args:

@@ -107,6 +107,7 @@ async def test_what_would_not_read_back_equal_is_refused(backend: Backend, value
         Noted(number="1"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         Noted(number=math.nan),
         Noted(number=True),
+        Noted(number=1),
         Noted(parts=[1, 2]),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         Noted(parts=(1, "2")),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         Noted(parts=(1, 2.0)),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

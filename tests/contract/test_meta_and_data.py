@@ -55,6 +55,17 @@ async def test_meta_belongs_to_every_event_of_its_append(store: es.LogStore[es.L
     assert [r.meta async for r in store.read("otter")] == [meta, meta, {}]
 
 
+async def test_everything_beside_an_event_goes_together(
+    store: es.LogStore[es.LoopEvent],
+) -> None:
+    """Data, meta, key and timestamp of one event, none at the cost of another."""
+    event = es.HistoryEvent(es.LoopStarted(prompt="p"), data=[1], timestamp=MOMENT)
+    await store.append("otter", [event], expected_version=0, key="k", meta={"actor": "test"})
+    (found,) = [r async for r in store.read("otter")]
+    assert (found.event, found.data, found.timestamp) == (event.event, [1], MOMENT)
+    assert (found.key, found.meta, found.stream) == ("k", {"actor": "test"}, "otter")
+
+
 @pytest.mark.parametrize(
     "meta",
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import product
 
 import anyio
@@ -290,12 +289,17 @@ async def test_what_is_known_to_be_durable_is_read_without_a_lock(backend: Backe
         assert not files.count("try_lock", NAMES.lock)
 
 
-async def test_a_closed_store_leaves_nothing_open_when_it_is_read(backend: Backend) -> None:
-    """Reading after `open_store` was left keeps no descriptor, whether it works or not."""
-    async with backend.open() as store:
+async def test_a_closed_store_cannot_be_read(backend: Backend) -> None:
+    """After `open_store` was left reading raises, and opens nothing that stays open."""
+    async with backend.open() as store, backend.open_reader() as reader:
         await fill(store)
-    with suppress(es.StoreClosedError):
-        assert len([r async for r in store.read_all()]) == 30
+    for closed in (store, reader):
+        with pytest.raises(es.StoreClosedError):
+            await take(closed.read_all(), 1)
+        with pytest.raises(es.StoreClosedError):
+            await take(closed.subscribe(), 1)
+        with pytest.raises(es.StoreClosedError):
+            await closed.version("otter")
     assert backend.open_handles() == 0
 
 
