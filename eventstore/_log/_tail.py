@@ -179,6 +179,10 @@ class Tail:
                 reason="is not a regular file (a directory, a symlink, a FIFO or a device); "
                 "give the path of the log file itself",
             )
+        if status is None:
+            # A sealing rename whose writer died must be durable before its name is used again: a
+            # power cut may keep the new file's entry and lose the rename.
+            files.fsync_directory("")
         handle = files.open(names.active, "append", create=status is None)
         try:
             status = files.fstat(handle)
