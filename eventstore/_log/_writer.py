@@ -24,6 +24,7 @@ __all__ = ["PENDING_BYTES_MAX", "Batch", "Writer"]
 
 PENDING_BYTES_MAX: Final = 16 * 2**20
 """Bytes that may wait for the disk; then `append` waits. One larger append goes alone."""
+_EARLY_MIN: Final = 128  # fewer waiting callers run in less time than a sync takes
 _IDLE_SYNC_SECONDS: Final = 0.1  # `written` events are synced when nothing came for this long
 
 _logger: Final = logging.getLogger("eventstore")
@@ -85,7 +86,8 @@ class Writer:
         self._next = Batch(self._create_future)
         self._wake = anyio.Event()
         self._room = anyio.Event()
-        self._finished = anyio.Event()
+        self._in_flight = False
+        self._early = _EARLY_MIN
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._closed: str | None = None
         self._last_error: EventStoreError | None = None
@@ -116,6 +118,8 @@ class Writer:
         batch.requests.append(request)
         batch.size += request.size
         self._pending_bytes += request.size
+        if not self._in_flight and len(batch.requests) >= self._early:
+            self._hand_over()
         return batch
 
     def withdraw(self, batch: Batch, request: Request) -> None:
@@ -159,24 +163,34 @@ class Writer:
         await anyio.to_thread.run_sync(self._work, soon, limiter=anyio.CapacityLimiter(1))
 
     async def _feed(self) -> None:
-        """Hand the thread one batch after the other; while one is synced, the next one fills."""
+        """Begin commits whenever none is in flight, until closed and drained."""
         while True:
-            while not self._next.requests:
-                if self._closed is not None:
+            self._wake = anyio.Event()
+            if not self._in_flight:
+                if self._next.requests:
+                    self._hand_over()
+                elif self._closed is not None:
                     return
-                self._wake = anyio.Event()
-                await self._wake.wait()
-            batch, self._next = self._next, Batch(self._create_future)
-            batch.taken = True
-            self._finished = anyio.Event()
-            self._inbox.put(batch)
-            await self._finished.wait()
+            await self._wake.wait()
+
+    def _hand_over(self) -> None:
+        """Give the thread everything that waits, as one commit."""
+        batch, self._next = self._next, Batch(self._create_future)
+        batch.taken = True
+        self._in_flight = True
+        # Half of them next time: while the first half is synced, the second half's callers run.
+        self._early = max(_EARLY_MIN, len(batch.requests) // 2)
+        self._inbox.put(batch)
 
     def _finish(self, batch: Batch) -> None:
-        """Wake everyone who waits for this commit. Runs in the event loop."""
+        """Begin the next commit, and wake everyone who waits for this one, in the event loop."""
+        self._in_flight = False
+        if self._next.requests:
+            self._hand_over()
+        else:
+            self._wake.set()
         self._release(batch.size)
         batch.wake()
-        self._finished.set()
         self._committed()
 
     def _release(self, size: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import eventstore as es
 from tests._files import Call, GatedFiles
-from tests.contract._backends import ACTIVE, Backend
+from tests.contract._backends import ACTIVE, NAMES, Backend
 from tests.contract._lines import check_lines
 
 pytestmark = pytest.mark.anyio
@@ -186,6 +186,17 @@ async def test_two_stores_append_at_the_same_time(backend: Backend) -> None:
         position: es.IterationStarted(iteration=number) for position, number in told.items()
     }
     assert sorted(found) == list(range(1, 61))
+
+
+async def test_a_deleted_lock_file_is_made_again(backend: Backend) -> None:
+    """Somebody tidied up: the next append locks a new one, so that all exclude each other again."""
+    async with backend.open() as one, backend.open() as two:
+        for number in range(6):
+            backend.files.unlink(NAMES.lock)
+            store = one if number % 2 else two
+            await store.append("otter", [STARTED], expected_version=number)
+            assert backend.files.stat(NAMES.lock) is not None
+        assert await one.version("otter") == await two.version("otter") == 6
 
 
 async def test_a_closed_store_takes_no_append(backend: Backend) -> None:
