@@ -249,13 +249,6 @@ MUTANTS: Final = (
         "    if copied < 0:",
     ),
     Mutant(
-        "sealing does not sync the rename",
-        "_tail.py",
-        "        files.rename(names.active, names.sealed(self.segment))\n"
-        '        files.fsync_directory("")\n',
-        "        files.rename(names.active, names.sealed(self.segment))\n",
-    ),
-    Mutant(
         "what others wrote is not synced",
         "_tail.py",
         "        self._files.fsync(self.handle)\n        self._files.drop_cache(self.handle)\n",
@@ -465,5 +458,13 @@ MUTANTS: Final = (
         "        if data[-_CRC_TEXT - 1 : -1] != b'%08x%08x\"}' % (own, at_cut):\n"
         "            return False\n",
         "        del own\n",
+    ),
+    Mutant(
+        "a new active file takes a name that may not be free",
+        "_tail.py",
+        '            files.fsync_directory("")\n'
+        '        handle = files.open(names.active, "append", create=status is None)\n',
+        "            pass\n"
+        '        handle = files.open(names.active, "append", create=status is None)\n',
     ),
 )

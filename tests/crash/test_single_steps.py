@@ -322,6 +322,31 @@ def test_a_lost_directory_entry_never_takes_acknowledged_events_along() -> None:
     assert read_backwards(files) == (1, 3, 4)
 
 
+def test_a_sealed_file_has_its_name_before_another_takes_the_old_one() -> None:
+    """Entries may become durable in any order: the rename comes first, whoever died before."""
+    disk = SimulatedDisk()
+    dying = SimulatedFiles(disk)
+    store = _open(dying, segment_bytes_max=1)
+    store.commit([request((1,))])
+    dying.gate = _Killer(dying, behind="rename")
+    try:
+        store.commit([request((2,))])
+    except KilledError:
+        dying.die()
+    assert disk.root.pending
+    waiting: list[int] = []
+
+    def watch(method: str, name: str) -> None:
+        if (method, name) == ("create", ACTIVE):
+            waiting.append(len(disk.root.pending))
+
+    disk.watch = watch
+    _open(SimulatedFiles(disk)).close()
+    disk.watch = None
+    assert waiting == [1]  # the new entry itself
+    assert Reader(SimulatedFiles(disk)).read() == (1,)
+
+
 def test_a_copy_that_differs_never_takes_the_place() -> None:
     """Bytes that change while they are copied leave the old file active, and nothing recorded."""
     disk = SimulatedDisk()
