@@ -264,6 +264,22 @@ def test_a_restored_log_is_not_judged_by_the_record_of_another() -> None:
     assert Reader(files).read() == (10, 99)
 
 
+def test_a_changed_byte_is_never_taken_for_an_event() -> None:
+    """A line that still decodes, in the middle of lines that are right, is damage."""
+    disk = SimulatedDisk()
+    store = _open(SimulatedFiles(disk))
+    for number in (1, 2, 3):
+        store.commit([request((number,))])
+    store.close()
+    _flip(disk, _active(disk).content.index(b'"iteration":1') + len('"iteration":'))
+    try:
+        _open(SimulatedFiles(disk))
+    except es.CorruptLogError as error:
+        assert error.position == 1  # noqa: PT017 - run without pytest too
+    else:
+        raise AssertionError("it was opened")
+
+
 def test_a_missing_segment_is_named() -> None:
     """A log whose first events were removed is not opened for writing."""
     disk = SimulatedDisk()
