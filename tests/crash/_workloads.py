@@ -267,7 +267,8 @@ class Workload:
                 there.difference_update(item.numbers)  # a repeated append is there once
                 item.dead = False
                 found.append(item)
-        self._items = found
+        # One that was repeated stands where it was recorded, not where it was tried first.
+        self._items = sorted(found, key=lambda item: numbers.index(item.numbers[0]))
         if promise:
             self._promised = numbers
         return numbers
