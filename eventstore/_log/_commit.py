@@ -89,10 +89,12 @@ class Committer:
             StoreUnavailableError: the file or its directory cannot be used.
         """
         try:
-            with self._os_errors():
-                self._files.mkdir("")
+            self._files.mkdir("")
             with self._exclusive():
                 pass
+        except OSError as error:
+            self.close()
+            raise self._unavailable(error) from error
         except BaseException:
             self.close()
             raise
@@ -172,10 +174,10 @@ class Committer:
     @contextmanager
     def _exclusive(self) -> Generator[None]:
         """Hold the lock, with everything others wrote adopted."""
-        path = self._files.path(self._names.active)
         try:
-            with self._guard, self._os_errors():
+            with self._guard:
                 if self._closed is not None:
+                    path = self._files.path(self._names.active)
                     raise StoreClosedError(path=path, reason=self._closed)
                 if self._poison is not None:
                     raise self._poisoned()
@@ -184,6 +186,8 @@ class Committer:
                     yield
                 finally:
                     self._lock.release()
+        except OSError as error:  # before the first byte of a commit
+            raise self._unavailable(error) from error
         finally:
             if self._closed is not None:
                 self._close_handles()
@@ -201,15 +205,10 @@ class Committer:
             else:
                 return
 
-    @contextmanager
-    def _os_errors(self) -> Generator[None]:
-        """Turn what the system says, before the first byte of a commit, into our own error."""
-        try:
-            yield
-        except OSError as error:
-            path = error.filename or self._files.path(self._names.active)
-            reason = f"{error.strerror or error}; nothing was recorded"
-            raise StoreUnavailableError(path=path, reason=reason) from error
+    def _unavailable(self, error: OSError) -> StoreUnavailableError:
+        path = error.filename or self._files.path(self._names.active)
+        reason = f"{error.strerror or error}; nothing was recorded"
+        return StoreUnavailableError(path=path, reason=reason)
 
     def _is_up_to_date(self) -> bool:
         """Whether the log ends, durably, where this store knows it to; without the lock."""

@@ -149,9 +149,10 @@ class DiskFiles:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._prefix = os.path.join(directory, "")  # noqa: PTH118 - joined once, not per call
 
     def path(self, name: str) -> str:
-        return os.path.join(self._directory, name) if name else self._directory  # noqa: PTH118
+        return self._prefix + name if name else self._directory
 
     def open(
         self, name: str, mode: OpenMode, *, create: bool = False, exclusive: bool = False
@@ -288,14 +289,8 @@ class DiskFiles:
 
 
 def _file_stat(status: os.stat_result) -> FileStat:
-    kind: Literal["file", "directory", "other"] = "other"
-    if stat.S_ISREG(status.st_mode):
-        kind = "file"
-    elif stat.S_ISDIR(status.st_mode):
-        kind = "directory"
-    return FileStat(
-        inode=status.st_ino,
-        size=status.st_size,
-        kind=kind,
-        permissions=stat.S_IMODE(status.st_mode),
-    )
+    mode = status.st_mode
+    kind: Literal["file", "directory", "other"] = "file"
+    if not stat.S_ISREG(mode):
+        kind = "directory" if stat.S_ISDIR(mode) else "other"
+    return FileStat(status.st_ino, status.st_size, kind, stat.S_IMODE(mode))

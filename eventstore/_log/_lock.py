@@ -33,6 +33,9 @@ class LogLock:
         self._name = names.lock
         self._create = create
         self._handle: int | None = None
+        self._inode = 0
+        self._text = b""
+        self._record: LockRecord | None = None
 
     def acquire(self, *, exclusive: bool, timeout_seconds: float) -> bool:
         """Take the lock.
@@ -54,7 +57,7 @@ class LogLock:
             assert handle is not None
             if self._files.try_lock(handle, exclusive=exclusive):
                 try:
-                    current = self._is_current(handle)
+                    current = self._is_current()
                 except BaseException:
                     self.close()  # or everybody else would wait for it
                     raise
@@ -88,7 +91,10 @@ class LogLock:
         if self._handle is None and not self._open():
             return None
         assert self._handle is not None
-        return decode_record(self._files.pread(self._handle, RECORD_BYTES, 0))
+        text = self._files.pread(self._handle, RECORD_BYTES, 0)
+        if text != self._text:
+            self._text, self._record = text, decode_record(text)
+        return self._record
 
     def write_record(self, record: LockRecord) -> None:
         """Replace the record. The lock must be held exclusively.
@@ -96,11 +102,13 @@ class LogLock:
         It is never synced: after a power loss it is older than the log, never ahead of it.
         """
         assert self._handle is not None
-        self._files.pwrite(self._handle, encode_record(record), 0)
+        text = encode_record(record)
+        self._files.pwrite(self._handle, text, 0)
+        self._text, self._record = text, record
 
     def is_replaced(self) -> bool:
         """Whether the lock file at the path is no longer the one held here."""
-        return self._handle is None or not self._is_current(self._handle)
+        return self._handle is None or not self._is_current()
 
     def close(self) -> None:
         """Close the handle; the lock goes with it."""
@@ -111,13 +119,19 @@ class LogLock:
     def _open(self) -> bool:
         mode: OpenMode = "update" if self._create else "read"
         try:
-            self._handle = self._files.open(self._name, mode, create=self._create)
+            handle = self._files.open(self._name, mode, create=self._create)
         except FileNotFoundError:
             if self._create:
                 raise
             return False
+        try:
+            self._inode = self._files.fstat(handle).inode
+        except BaseException:
+            self._files.close(handle)
+            raise
+        self._handle = handle
         return True
 
-    def _is_current(self, handle: int) -> bool:
+    def _is_current(self) -> bool:
         at_path = self._files.stat(self._name)
-        return at_path is not None and at_path.inode == self._files.fstat(handle).inode
+        return at_path is not None and at_path.inode == self._inode

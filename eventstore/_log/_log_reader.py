@@ -34,7 +34,7 @@ class LogReader(Generic[E]):
         self._taker = SnapshotTaker(files, names, lock_timeout_seconds=lock_timeout_seconds)
         self._log = LogFiles(files, names, codec)
         self._limiter = anyio.CapacityLimiter(_READ_THREADS)
-        self._appended = anyio.Event()
+        self._appended: anyio.Event | None = None  # made by the subscriber that waits for it
         self._position = 0
 
     @property
@@ -76,7 +76,8 @@ class LogReader(Generic[E]):
         cursor = ForwardCursor(self._log, tail_record=False)
         seen: tuple[int, int, int] | None = None
         while True:
-            appended = self._appended  # taken before looking: what comes later sets this one
+            # Taken before looking: what comes later sets this one.
+            appended = self._appended = self._appended or anyio.Event()
             snapshot = await self._in_thread(self._taker.take)
             if snapshot.end != seen:
                 seen = snapshot.end

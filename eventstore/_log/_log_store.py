@@ -109,8 +109,9 @@ class LogStore(LogReader[E]):
         return request.appended
 
     def _wake_subscribers(self) -> None:
-        self._appended.set()
-        self._appended = anyio.Event()
+        if self._appended is not None:
+            self._appended.set()
+            self._appended = None
 
     def _abandon(self) -> None:
         """In a forked child: the writer's thread is not here, and its lock is the parent's."""
@@ -297,15 +298,20 @@ async def _open_log(
         lock_timeout_seconds=lock_timeout_seconds,
         segment_bytes_max=segment_bytes_max,
     )
-    store = LogStore(
-        files,
-        names,
-        Codec(types, line_bytes_max=min(line_bytes_max, LINE_BYTES_MAX_LIMIT)),
-        committer,
-        lock_timeout_seconds=lock_timeout_seconds,
-        durability=durability,
-        clock=clock,
-    )
+    try:
+        store = LogStore(
+            files,
+            names,
+            Codec(types, line_bytes_max=min(line_bytes_max, LINE_BYTES_MAX_LIMIT)),
+            committer,
+            lock_timeout_seconds=lock_timeout_seconds,
+            durability=durability,
+            clock=clock,
+        )
+    except OSError as error:  # no descriptors left for the writer's inbox
+        raise StoreUnavailableError(
+            path=files.path(names.active), reason=error.strerror or str(error)
+        ) from error
     failure: BaseException | None = None
     try:
         await store._in_thread(committer.open)  # noqa: SLF001 - the wiring of this module
@@ -325,6 +331,7 @@ async def _open_log(
             raise writer_error[0]
     finally:
         _stores.discard(store)
+        store._writer.discard()  # noqa: SLF001
         committer.close()
         store._taker.close()  # noqa: SLF001
 

@@ -136,10 +136,9 @@ class Tail:
         at_path = self._files.stat(self._names.active)
         if at_path is None or at_path.inode != self.inode:
             return self._reattach(record)
-        handle = self.handle
-        size = self._files.fstat(handle).size
+        size = at_path.size
         known = self.place.offset
-        last = self._files.pread(handle, len(self._last_bytes), known - len(self._last_bytes))
+        last = self._files.pread(self.handle, len(self._last_bytes), known - len(self._last_bytes))
         if size < known or last != self._last_bytes:
             raise self._replaced("the bytes this store had verified are no longer there")
         failed = record is not None and record.state == "failed" and record.inode == self.inode

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import anyio.to_thread
 
 from eventstore._errors import EventStoreError, StoreClosedError
 from eventstore._log._commit import Committer
+from eventstore._log._inbox import Inbox
 from eventstore._log._request import Request
 
 __all__ = ["PENDING_BYTES_MAX", "Batch", "Writer"]
@@ -85,10 +85,10 @@ class Writer:
         self._create_future = _future_maker()
         self._next = Batch(self._create_future)
         self._wake = anyio.Event()
-        self._room = anyio.Event()
+        self._room: anyio.Event | None = None  # made by whoever waits for it
         self._in_flight = False
         self._early = _EARLY_MIN
-        self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._inbox: Inbox[Batch | None] = Inbox()
         self._closed: str | None = None
         self._last_error: EventStoreError | None = None
 
@@ -99,6 +99,7 @@ class Writer:
             StoreClosedError: the store is closed.
         """
         while self._closed is None and not self.has_room(size):
+            self._room = self._room or anyio.Event()
             await self._room.wait()
         if self._closed is not None:
             raise StoreClosedError(path=self._path, reason=self._closed)
@@ -113,13 +114,14 @@ class Writer:
         if self._closed is not None:
             raise StoreClosedError(path=self._path, reason=self._closed)
         batch = self._next
-        if not batch.requests:
-            self._wake.set()
         batch.requests.append(request)
         batch.size += request.size
         self._pending_bytes += request.size
-        if not self._in_flight and len(batch.requests) >= self._early:
-            self._hand_over()
+        if not self._in_flight:
+            if len(batch.requests) >= self._early:
+                self._hand_over()
+            elif len(batch.requests) == 1:
+                self._wake.set()
         return batch
 
     def withdraw(self, batch: Batch, request: Request) -> None:
@@ -133,11 +135,16 @@ class Writer:
         """Take no more appends; `run` ends when what was accepted is recorded."""
         self._closed = self._closed or reason
         self._wake.set()
-        self._room.set()
+        self._wake_those_without_room()
 
     def abandon(self, reason: str) -> None:
         """In a forked child: take no more appends. No event loop runs there to be told."""
         self._closed = reason
+        self._inbox.close()
+
+    def discard(self) -> None:
+        """Let go of what `run` needed; it has ended, or was never begun."""
+        self._inbox.close()
 
     async def run(self) -> None:
         """Commit until closed and drained.
@@ -178,8 +185,10 @@ class Writer:
         batch, self._next = self._next, Batch(self._create_future)
         batch.taken = True
         self._in_flight = True
-        # Half of them next time: while the first half is synced, the second half's callers run.
-        self._early = max(_EARLY_MIN, len(batch.requests) // 2)
+        # One caller alone has nobody to wait for. Of a crowd, half go next time: while the first
+        # half is synced, the second half's callers run.
+        count = len(batch.requests)
+        self._early = 1 if count == 1 else max(_EARLY_MIN, count // 2)
         self._inbox.put(batch)
 
     def _finish(self, batch: Batch) -> None:
@@ -187,7 +196,7 @@ class Writer:
         self._in_flight = False
         if self._next.requests:
             self._hand_over()
-        else:
+        elif self._closed is not None:
             self._wake.set()
         self._release(batch.size)
         batch.wake()
@@ -195,18 +204,20 @@ class Writer:
 
     def _release(self, size: int) -> None:
         self._pending_bytes -= size
-        self._room.set()
-        self._room = anyio.Event()
+        self._wake_those_without_room()
+
+    def _wake_those_without_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     def _work(self, soon: Callable[..., object]) -> None:
         """The kept thread: one commit per batch."""
         committer = self._committer
         while True:
-            try:
-                batch = self._inbox.get(timeout=_IDLE_SYNC_SECONDS if committer.lags else None)
-            except queue.Empty:
+            if committer.lags and not self._inbox.wait(_IDLE_SYNC_SECONDS):
                 self._sync()
-                continue
+            batch = self._inbox.get()
             if batch is None:
                 self._sync()
                 return
