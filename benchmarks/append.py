@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -127,7 +128,10 @@ def _case(
 
 def _remove_files(directory: Path) -> None:
     for path in directory.iterdir():
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 # --- what is measured ---

@@ -7,6 +7,7 @@ any error from the first byte on the store appends no more.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Generator, Mapping, Sequence
@@ -29,12 +30,13 @@ from eventstore._events import (
     Appended,
 )
 from eventstore._log._files import Files
-from eventstore._log._index import KeyedAppend
+from eventstore._log._index import IndexDamagedError
+from eventstore._log._index_keeper import INDEX_BYTES
 from eventstore._log._lock import LogLock
 from eventstore._log._names import LogNames
 from eventstore._log._recovery import Recovery
 from eventstore._log._repair import PlanOutdatedError, write_all
-from eventstore._log._request import Request, conflict, is_expected, read_contents, remaker
+from eventstore._log._request import Request, conflict, is_expected, read_append, remaker
 from eventstore._log._scan import Place
 from eventstore._log._tail import Tail
 
@@ -53,13 +55,14 @@ class Committer:
         *,
         lock_timeout_seconds: float,
         segment_bytes_max: int | None,
+        index_bytes: int = INDEX_BYTES,
     ) -> None:
         self._files = files
         self._names = names
         self._lock = LogLock(files, names, create=True)
         self._lock_timeout_seconds = lock_timeout_seconds
         self._segment_bytes_max = segment_bytes_max
-        self._tail = Tail(files, names, holds_lock=self._holds_lock)
+        self._tail = Tail(files, names, holds_lock=self._holds_lock, index_bytes=index_bytes)
         self._guard = threading.Lock()
         self._attached = False
         self._poison: str | None = None
@@ -103,13 +106,13 @@ class Committer:
         """Record what these appends ask for as one commit, and note in each how it ended."""
         try:
             with self._exclusive():
-                accepted, versions = self._check(requests)
+                accepted = self._check_twice(requests)
                 synced = any(request.synced for request in requests)
                 if accepted:
                     if self._must_seal():
                         self._sync()
                         self._lock.write_record(self._tail.seal())
-                    self._write(accepted, versions, synced=synced)
+                    self._write(accepted, synced=synced)
                 elif synced and self.lags:
                     self._sync()
         except BaseException as error:
@@ -126,11 +129,15 @@ class Committer:
         Raises:
             EventStoreError: as `open`.
         """
-        with self._guard:
+        with self._guard, contextlib.suppress(IndexDamagedError):
             if self._attached and self._closed is None and self._is_up_to_date():
                 return self._tail.index.version(stream)
         with self._exclusive():
-            return self._tail.index.version(stream)
+            try:
+                return self._tail.index.version(stream)
+            except IndexDamagedError:
+                self._reindex()
+                return self._tail.index.version(stream)
 
     def sync(self) -> None:
         """Make everything written here durable.
@@ -142,6 +149,24 @@ class Committer:
         if self.lags:
             with self._exclusive():
                 self._sync()
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether there is something to do for the index when nobody waits."""
+        return self._poison is None and self._tail.kept_index.is_untidy
+
+    def save_index(self, *, closing: bool = False) -> None:
+        """Write down the index, if enough came since the last time. Takes no lock."""
+        with self._guard:
+            if self._closed is None and self._poison is None:
+                kept, mark = self._tail.kept_index, self._tail.mark()
+                (kept.save_at_close if closing else kept.save)(mark)
+
+    def tidy_index(self) -> None:
+        """Join the index's files, if there are many. Takes no lock."""
+        with self._guard:
+            if self._closed is None:
+                self._tail.kept_index.merge()
 
     def close(self, reason: str = "the store is closed") -> None:
         """Close every handle. Does not sync.
@@ -242,13 +267,30 @@ class Committer:
         if renewed is not None and renewed != record:
             self._lock.write_record(renewed)
 
+    def _reindex(self) -> None:
+        """Read the whole log, because the index cannot be read."""
+        _logger.warning("%s: the index is damaged; reading the log", self._files.path(""))
+        renewed = self._tail.reindex(self._lock.read_record())
+        if renewed is not None:
+            self._lock.write_record(renewed)
+
     # --- checking ---
 
-    def _check(self, requests: Sequence[Request]) -> tuple[list[Request], dict[str, int]]:
+    def _check_twice(self, requests: Sequence[Request]) -> list[Request]:
+        """Check; if the index turns out to be damaged, read the log and check again."""
+        try:
+            return self._check(requests)
+        except IndexDamagedError:
+            self._reindex()
+            for request in requests:
+                request.appended = request.failure = None
+            return self._check(requests)
+
+    def _check(self, requests: Sequence[Request]) -> list[Request]:
         """Look up keys and compare versions, of several appends in order against each other.
 
         Returns:
-            The requests to record, each with its numbers, and the streams' versions after them.
+            The requests to record, each with its numbers.
         """
         index = self._tail.index
         accepted: list[Request] = []
@@ -275,7 +317,7 @@ class Committer:
             versions[stream] = version = version + count
             request.appended = Appended(version, position)
             accepted.append(request)
-        return accepted, versions
+        return accepted
 
     def _is_repeated(self, request: Request, keyed: Mapping[tuple[str, str], Request]) -> bool:
         """Whether this key was used before, in the log or in this commit; then that is the end."""
@@ -284,12 +326,12 @@ class Committer:
         if twin is not None:
             self._repeat(request, twin.contents, twin.appended)
             return True
-        earlier = self._tail.index.keyed(request.stream, request.key)
-        if earlier is None:
-            return False
-        first = Appended(earlier.last_version, earlier.last_position)
-        self._repeat(request, self._read_contents(earlier), first)
-        return True
+        for log_offset in self._tail.index.keyed(request.stream, request.key):
+            earlier = self._read_append(log_offset, request.stream, request.key)
+            if earlier is not None:
+                self._repeat(request, *earlier)
+                return True
+        return False
 
     def _repeat(
         self, request: Request, contents: Sequence[tuple[bytes, bytes]], first: Appended | None
@@ -303,24 +345,26 @@ class Committer:
         )
         request.failure = lambda: EventRefusedError(reason)
 
-    def _read_contents(self, place: KeyedAppend) -> list[tuple[bytes, bytes]]:
-        """Read what an earlier append recorded.
+    def _read_append(
+        self, log_offset: int, stream: str, key: str
+    ) -> tuple[list[tuple[bytes, bytes]], Appended] | None:
+        """Read what an earlier append recorded, if it is the one with this key.
 
         Raises:
             CorruptLogError: its lines are no longer what they were.
         """
         tail, files = self._tail, self._files
-        is_active = place.segment == tail.segment
-        name = self._names.active if is_active else self._names.sealed(place.segment)
+        segment, offset = tail.locate(log_offset)
+        is_active = segment == tail.segment
+        name = self._names.active if is_active else self._names.sealed(segment)
         handle = tail.handle if is_active else files.open(name, "read")
-        count = place.last_version - place.first_version + 1
         try:
-            return read_contents(files, handle, place.offset, count=count)
+            return read_append(files, handle, offset, stream=stream, key=key)
         except ValueError as error:
             raise CorruptLogError(
                 path=files.path(name),
-                offset=place.offset,
-                position=place.last_position - count + 1,
+                offset=offset,
+                position=segment,
                 reason=f"the append that used this key before is damaged: {error}",
             ) from error
         finally:
@@ -337,7 +381,7 @@ class Committer:
             and tail.is_pure
         )
 
-    def _write(self, accepted: list[Request], versions: Mapping[str, int], *, synced: bool) -> None:
+    def _write(self, accepted: list[Request], *, synced: bool) -> None:
         """Write one commit; from its first byte on every error poisons the store."""
         tail = self._tail
         data, end, offsets = self._encode(accepted)
@@ -356,21 +400,17 @@ class Committer:
         if synced:
             tail.mark_durable()
         self._note_idle()
-        index, segment = tail.index, tail.segment
-        for stream, version in versions.items():
-            index.set_version(stream, version)
-        for request, at in zip(accepted, offsets, strict=True):
-            appended = request.appended
-            if request.key is not None and appended is not None:
-                first = appended.version - len(request.bodies) + 1
-                place = KeyedAppend(segment, at, first, appended.version, appended.position)
-                index.add_keyed(request.stream, request.key, place)
+        add, first = tail.index.recent.add_append, 0
+        for request in accepted:
+            last = first + len(request.bodies)
+            add(request.stream, request.key, offsets[first:last], request.appended)
+            first = last
 
     def _encode(self, accepted: list[Request]) -> tuple[bytes, Place, list[int]]:
         """Number and seal the lines.
 
         Returns:
-            The bytes of the commit, the place after it, and the offset of each append.
+            The bytes of the commit, the place after it, and the log offset of each line.
         """
         tail = self._tail
         place = tail.place
@@ -383,14 +423,15 @@ class Committer:
             end += b',"durable":%d' % durable
         lines: list[bytes] = []
         offsets: list[int] = []
+        base = tail.base
         main_version = place.main_version
         for request in accepted:
             assert request.appended is not None
-            offsets.append(offset)
             version = request.appended.version - len(request.bodies)
             for body in request.bodies:
                 position += 1
                 version += 1
+                offsets.append(base + offset)
                 line = b'%b,"version":%d,"position":%d%b' % (body, version, position, end)
                 running = crc32(line, running)
                 suffix = b',"crc":"%08x%08x"}\n' % (crc32(line), running)

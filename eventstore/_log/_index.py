@@ -1,62 +1,204 @@
 """What the writer must know of the log's past: versions and keys. Pure.
 
-It is rebuilt from the log when a store opens, and fed with every visible line after that.
+The older part stands in runs on the disk (`_index_run`), what came since is kept here. It is fed
+with every visible line, and gives up what it keeps as one more run from time to time.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final
 
+from eventstore._events import MAIN_STREAM, Appended
+from eventstore._log._index_run import (
+    BROKEN,
+    LOG_START,
+    IndexRun,
+    Mark,
+    encode_run,
+    hash_key,
+    hash_stream,
+)
 from eventstore._log._lines import Header
 
-__all__ = ["Index", "KeyedAppend"]
+__all__ = ["Index", "IndexDamagedError", "RecentIndex"]
+
+_STREAMS_KEPT: Final = 4_096  # versions that were looked up in the runs
 
 
-class KeyedAppend(NamedTuple):
-    """Where an append with an idempotency key stands."""
+class IndexDamagedError(Exception):
+    """A run on the disk cannot be read: only the log itself tells."""
 
-    segment: int
-    offset: int
-    first_version: int
-    last_version: int
-    last_position: int
+
+class RecentIndex:
+    """What a part of the log holds, in memory.
+
+    Args:
+        position: of the last line before that part.
+    """
+
+    __slots__ = ("keys", "main_is_ours", "places", "position", "versions")
+
+    def __init__(self, position: int) -> None:
+        self.versions: dict[str, int] = {}
+        self.places: dict[str, list[int]] = {}
+        self.keys: dict[tuple[str, str], int] = {}
+        self.main_is_ours = True
+        self.position = position
+
+    def add_lines(self, headers: Sequence[Header], offsets: Sequence[int], base: int) -> None:
+        """Note visible lines. Those that are known already change nothing.
+
+        Args:
+            headers: in the log's order.
+            offsets: where each begins in its segment.
+            base: bytes of the log before that segment.
+        """
+        versions, places, keys = self.versions, self.places, self.keys
+        known = self.position
+        for header, offset in zip(headers, offsets, strict=True):
+            if header.position <= known:
+                continue
+            stream = header.stream
+            versions[stream] = header.version
+            found = places.get(stream)
+            if found is None:
+                places[stream] = [base + offset]
+            else:
+                found.append(base + offset)
+            if header.key is not None:
+                keys.setdefault((stream, header.key), base + offset)
+        if headers:
+            self.position = max(known, headers[-1].position)
+
+    def add_append(
+        self, stream: str, key: str | None, offsets: Sequence[int], appended: Appended | None
+    ) -> None:
+        """Note an append of this store.
+
+        Args:
+            stream: its stream.
+            key: its key.
+            offsets: log offsets of its lines.
+            appended: its result.
+        """
+        assert appended is not None
+        self.versions[stream] = appended.version
+        found = self.places.get(stream)
+        if found is None:
+            self.places[stream] = list(offsets)
+        else:
+            found += offsets
+        if key is not None:
+            self.keys[stream, key] = offsets[0]
+        self.position = appended.position
+
+    def absorb(self, later: RecentIndex) -> None:
+        """Take over what the next part of the log holds."""
+        self.versions.update(later.versions)
+        for stream, places in later.places.items():
+            self.places.setdefault(stream, []).extend(places)
+        for names, offset in later.keys.items():
+            self.keys.setdefault(names, offset)
+        self.main_is_ours &= later.main_is_ours
+        self.position = later.position
 
 
 class Index:
-    """Stream versions, and the appends that carry a key."""
+    """Stream versions, and where the appends with a key stand.
 
-    def __init__(self) -> None:
-        self._versions: dict[str, int] = {}
-        self._keys: dict[tuple[str, str], KeyedAppend] = {}
+    Args:
+        runs: adjacent parts of the log, from its beginning.
+    """
+
+    def __init__(self, runs: Sequence[IndexRun] = ()) -> None:
+        self._runs = list(runs)
+        self._looked_up: dict[str, int] = {}
+        self.recent = RecentIndex(self.mark.place.position)
+
+    @property
+    def runs(self) -> Sequence[IndexRun]:
+        """The parts of the log that stand on the disk, oldest first."""
+        return self._runs
+
+    @property
+    def mark(self) -> Mark:
+        """Where the runs end."""
+        return self._runs[-1].head.end if self._runs else LOG_START
 
     def version(self, stream: str) -> int:
-        """How many events the stream holds."""
-        return self._versions.get(stream, 0)
+        """How many events the stream holds.
 
-    def set_version(self, stream: str, version: int) -> None:
-        """Note a stream's version; an event lost to damage never lowers it."""
-        if version > self._versions.get(stream, 0):
-            self._versions[stream] = version
+        Raises:
+            IndexDamagedError: nobody knows.
+        """
+        version = self.recent.versions.get(stream)
+        if version is None:
+            version = self._looked_up.get(stream)
+        if version is None:
+            version = self._look_up(stream)
+            if len(self._looked_up) >= _STREAMS_KEPT:
+                self._looked_up.clear()
+            self._looked_up[stream] = version
+        return version
 
-    def keyed(self, stream: str, key: str) -> KeyedAppend | None:
-        """The append of this stream that carries this key."""
-        return self._keys.get((stream, key))
+    def keyed(self, stream: str, key: str) -> Iterator[int]:
+        """The log offsets at which an append of this stream with this key may begin.
 
-    def add_keyed(self, stream: str, key: str, append: KeyedAppend) -> None:
-        """Note an append that carries a key."""
-        self._keys[stream, key] = append
+        Raises:
+            IndexDamagedError: nobody knows.
+        """
+        offset = self.recent.keys.get((stream, key))
+        if offset is not None:
+            yield offset
+        elif self._runs:
+            key_hash = hash_key(stream, key)
+            try:
+                found = [offset for run in self._runs for offset in run.keyed(key_hash)]
+            except BROKEN as error:
+                raise IndexDamagedError from error
+            yield from found
 
-    def add(self, header: Header, *, segment: int, offset: int) -> None:
-        """Note one visible line. Feeding the same line twice changes nothing."""
-        stream, version, key = header.stream, header.version, header.key
-        self.set_version(stream, version)
-        if key is None:
-            return
-        place = self._keys.get((stream, key))
-        if place is None or version <= place.first_version:
-            first = KeyedAppend(segment, offset, version, version, header.position)
-            self._keys[stream, key] = first
-        elif version == place.last_version + 1:
-            self._keys[stream, key] = place._replace(
-                last_version=version, last_position=header.position
-            )
+    def set_main_version(self, version: int) -> None:
+        """Note how many events and noise lines `main` holds."""
+        if version > self.version(MAIN_STREAM):
+            self.recent.versions[MAIN_STREAM] = version
+
+    # --- from memory to the disk ---
+
+    def encode_recent(self, end: Mark) -> Iterator[bytes]:
+        """What came since the last run, as the bytes of a run that ends here."""
+        recent = self.recent
+        streams = {
+            stream: (version, recent.places.get(stream, ()))
+            for stream, version in recent.versions.items()
+        }
+        keys = [(hash_key(*names), offset) for names, offset in recent.keys.items()]
+        start = self.mark.identity
+        return encode_run(start, end, streams, keys, main_is_ours=recent.main_is_ours)
+
+    def add_run(self, run: IndexRun) -> None:
+        """From now on this run tells what was told from memory."""
+        assert run.head.start == self.mark.identity, "the run begins elsewhere"
+        assert run.head.end.place.position >= self.recent.position, "the run ends too soon"
+        self._runs.append(run)
+        self._looked_up.clear()
+        self.recent = RecentIndex(run.head.end.place.position)
+
+    def replace_runs(self, count: int, run: IndexRun) -> None:
+        """From now on this run stands for the last ones."""
+        assert run.head.end == self.mark, "the run ends elsewhere"
+        self._runs[-count:] = [run]
+
+    def _look_up(self, stream: str) -> int:
+        if stream == MAIN_STREAM:
+            return self.mark.place.main_version
+        stream_hash = hash_stream(stream) if self._runs else b""
+        try:
+            for run in reversed(self._runs):
+                found = run.stream(stream_hash)
+                if found is not None:
+                    return found.last_version
+        except BROKEN as error:
+            raise IndexDamagedError from error
+        return 0

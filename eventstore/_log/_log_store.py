@@ -18,6 +18,7 @@ from eventstore._event_types import EventTypes
 from eventstore._events import Appended, E, ExpectedVersion, HistoryEvent
 from eventstore._log._commit import Committer
 from eventstore._log._files import DiskFiles, Files
+from eventstore._log._index_keeper import INDEX_BYTES
 from eventstore._log._log_reader import LogReader
 from eventstore._log._memory_files import MemoryFiles
 from eventstore._log._names import LogNames
@@ -290,6 +291,7 @@ async def _open_log(
     segment_bytes_max: int | None = SEGMENT_BYTES_MAX,
     line_bytes_max: int = LINE_BYTES_MAX,
     lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
+    index_bytes: int = INDEX_BYTES,
     clock: Callable[[], int] = time.time_ns,
 ) -> AsyncGenerator[LogStore[E]]:
     committer = Committer(
@@ -297,6 +299,7 @@ async def _open_log(
         names,
         lock_timeout_seconds=lock_timeout_seconds,
         segment_bytes_max=segment_bytes_max,
+        index_bytes=index_bytes,
     )
     try:
         store = LogStore(

@@ -55,6 +55,11 @@ class LogNames(msgspec.Struct, frozen=True):
         return f"{self.directory}/quarantine"
 
     @property
+    def cache(self) -> str:
+        """What can be computed again."""
+        return f"{self.directory}/cache"
+
+    @property
     def temporary(self) -> str:
         """The copy that replaces the active segment after an I/O error; written under the lock."""
         return f"{self.active}.new"

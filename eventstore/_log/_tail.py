@@ -6,20 +6,24 @@ verified and adopted; what a dead one left half done is recovered first.
 
 from __future__ import annotations
 
+import bisect
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from eventstore._errors import CorruptLogError, StoreUnavailableError
-from eventstore._events import MAIN_STREAM, NO_COMMIT
+from eventstore._events import NO_COMMIT
 from eventstore._foreign import ForeignLine
 from eventstore._log._evidence import weigh_record
 from eventstore._log._feed import feed_file
 from eventstore._log._files import Files
-from eventstore._log._index import Index
-from eventstore._log._lines import LF, Header, header_decoder
+from eventstore._log._index import Index, RecentIndex
+from eventstore._log._index_keeper import INDEX_BYTES, IndexKeeper
+from eventstore._log._index_run import Mark
+from eventstore._log._lines import LF, SUFFIX_BYTES, Header, header_decoder, running_after
 from eventstore._log._lock_record import LockRecord, LockState
 from eventstore._log._names import LogNames
 from eventstore._log._recovery import Plan, Recovery, plan_recovery
@@ -37,9 +41,17 @@ _logger: Final = logging.getLogger("eventstore")
 class Tail:
     """The active segment, how far it is known, and the index of everything before that."""
 
-    def __init__(self, files: Files, names: LogNames, *, holds_lock: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        files: Files,
+        names: LogNames,
+        *,
+        holds_lock: Callable[[], bool],
+        index_bytes: int = INDEX_BYTES,
+    ) -> None:
         self._holds_lock = holds_lock
-        self.index = Index()
+        self.kept_index = IndexKeeper(files, names, every_bytes=index_bytes)
+        self._segments = [(0, 1)]  # log offset and first position of each; the active one is last
         self.recovery = Recovery()
         self.place = START
         self.segment = 1
@@ -52,6 +64,35 @@ class Tail:
         self._before = START  # a place before the watermark, to prove it by
         self._durable = START
         self._last_bytes = self._durable_bytes = b""
+
+    @property
+    def index(self) -> Index:
+        """What is known of the log's past."""
+        return self.kept_index.index
+
+    @property
+    def base(self) -> int:
+        """Bytes of the log before the active segment."""
+        return self._segments[-1][0]
+
+    def locate(self, log_offset: int) -> tuple[int, int]:
+        """Which segment holds a byte of the log, by its first position, and where."""
+        number = bisect.bisect_right(self._segments, (log_offset, sys.maxsize)) - 1
+        base, segment = self._segments[number]
+        return segment, log_offset - base
+
+    def _base_of(self, segment: int) -> int:
+        """Bytes of the log before a segment."""
+        return next(base for base, first in reversed(self._segments) if first == segment)
+
+    def mark(self) -> Mark | None:
+        """The log's end, if it is durable and a line of ours proves it."""
+        place = self.place
+        if self._durable != place or running_after(self._last_bytes) != place.running:
+            return None
+        done = self.recovery
+        counts = Counts(foreign=done.foreign, noise=done.noise, void=done.void, bad=done.bad)
+        return Mark(self.base + place.offset, place, self._segment_start, counts)
 
     @property
     def handle(self) -> int:
@@ -73,7 +114,11 @@ class Tail:
         )
 
     def close(self) -> None:
-        """Close the active file."""
+        """Close the active file and the index."""
+        self._close_active()
+        self.kept_index.close()
+
+    def _close_active(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:
             self._files.close(handle)
@@ -119,12 +164,59 @@ class Tail:
             OSError: as the system says it.
         """
         files, names = self._files, self._names
-        scanner = self._scanner(START)
-        for first_position in names.sealed_positions(files.listdir("")):
-            self._read_sealed(scanner, first_position)
+        sealed = names.sealed_positions(files.listdir(""))
+        self._segments = self._measure(sealed)
+        mark = self.kept_index.load(self._has)
+        self.recovery = Recovery()
+        scanner = self._scanner(mark.place)
+        known = mark.segment_start.position + 1
+        for first_position in sealed:
+            if first_position >= known:
+                self._read_sealed(scanner, first_position, mark.segment_start)
+        if mark.place.offset and known not in sealed:  # the mark lies in the active file
+            self._open_active(mark.segment_start, record)
+            self.place = self._durable = mark.place
+            self.durable_position = mark.place.position
+            self._count(mark.counts, anew=True)
+            return self._adopt(record, rescan=False)
         if self._open_active(scanner.place, record):
             return self.record("idle")
         return self._adopt(record, rescan=True)
+
+    def reindex(self, record: LockRecord | None) -> LockRecord | None:
+        """Read the whole log again, because the index cannot be read; as `attach`."""
+        self.kept_index.forget()
+        return self.attach(record)
+
+    def _measure(self, sealed: Sequence[int]) -> list[tuple[int, int]]:
+        """Log offset and first position of each segment; of the active one only the former."""
+        segments: list[tuple[int, int]] = []
+        base = 0
+        for first_position in sealed:
+            segments.append((base, first_position))
+            status = self._files.stat(self._names.sealed(first_position))
+            base += 0 if status is None else status.size
+        return [*segments, (base, sys.maxsize)]
+
+    def _has(self, mark: Mark) -> bool:
+        """Whether the log is, up to a mark of an index, the one that the index was made of."""
+        segment = mark.segment_start.position + 1
+        found = [base for base, first in self._segments if first == segment]
+        name = self._names.sealed(segment) if found else self._names.active
+        base = found[0] if found else self.base
+        size = SUFFIX_BYTES + 1
+        place = mark.place
+        if base + place.offset != mark.log_offset or place.offset < size:
+            return False
+        status = self._files.stat(name)
+        if status is None or status.kind != "file" or status.size < place.offset:
+            return False
+        handle = self._files.open(name, "read")
+        try:
+            last = self._files.pread(handle, size, place.offset - size)
+        finally:
+            self._files.close(handle)
+        return running_after(last) == place.running
 
     def catch_up(self, record: LockRecord | None) -> LockRecord | None:
         """Adopt what others did since; as `attach`.
@@ -157,6 +249,7 @@ class Tail:
         files.fsync(self.handle)
         files.rename(names.active, names.sealed(self.segment))
         files.fsync_directory("")
+        self._segments.append((self.base + self.place.offset, sys.maxsize))
         self._open_active(self.place, None)
         return self.record("idle")
 
@@ -195,10 +288,11 @@ class Tail:
             raise
         if status.permissions & _OTHERS_MAY_WRITE:
             _logger.warning("%s: other users may write to it", files.path(names.active))
-        self.close()
+        self._close_active()
         self._handle = handle
         self.inode = status.inode
         self.segment = place.position + 1
+        self._segments[-1] = (self.base, self.segment)
         self.place = msgspec.structs.replace(place, offset=0)
         self._segment_start = self._before = self._durable = self.place
         self.durable_position = place.position
@@ -221,8 +315,9 @@ class Tail:
             self._check_still_there(names.sealed(self.segment))
             scanner = self._scanner(self.place)
             segments = names.sealed_positions(files.listdir(""))
+            self._segments = self._measure(segments)
             for first_position in segments[segments.index(self.segment) :]:
-                self._read_sealed(scanner, first_position)
+                self._read_sealed(scanner, first_position, self._segment_start)
             if self._open_active(scanner.place, record):
                 return self.record("idle")
             return self._adopt(record, rescan=True)
@@ -237,7 +332,7 @@ class Tail:
         except BaseException:
             files.close(handle)
             raise
-        self.close()
+        self._close_active()
         self._handle, self.inode = handle, inode
         return self._adopt(record, rescan=True)
 
@@ -279,9 +374,20 @@ class Tail:
             offsets=True,
         )
 
-    def _read_sealed(self, scanner: Scanner[Header], first_position: int) -> None:
+    def _read_sealed(
+        self, scanner: Scanner[Header], first_position: int, segment_start: Place
+    ) -> None:
+        """Read a sealed segment, from where the scanner stands to its end.
+
+        Args:
+            scanner: stands in that segment.
+            first_position: of the segment.
+            segment_start: where that begins, if the scanner stands behind it.
+        """
         files, names = self._files, self._names
         name = names.sealed(first_position)
+        if scanner.place.offset == 0:
+            segment_start = scanner.place
         if scanner.place.offset == 0 and scanner.place.position + 1 != first_position:
             reason = f"the segment that begins at position {scanner.place.position + 1} is missing"
             raise self._corrupt(
@@ -290,7 +396,7 @@ class Tail:
         handle = files.open(name, "read")
         try:
             size = files.fstat(handle).size
-            self._index_file(scanner, handle, end=size, segment=first_position)
+            self._index_file(scanner, handle, self.index.recent, end=size, segment=first_position)
         finally:
             files.close(handle)
         if scanner.damages:
@@ -302,16 +408,19 @@ class Tail:
                 reason="a sealed segment holds a line that is not ours, or no whole commit",
             )
             raise self._corrupt(damage, name)
+        end = self._base_of(first_position) + size
+        self.kept_index.save_while_reading(Mark(end, scanner.place, segment_start, Counts()))
         scanner.next_segment()
 
     def _index_file(
-        self, scanner: Scanner[Header], handle: int, *, end: int, segment: int
+        self, scanner: Scanner[Header], handle: int, recent: RecentIndex, *, end: int, segment: int
     ) -> Place:
-        index = self.index
+        base = self._base_of(segment)
 
         def index_lines() -> None:
-            for header, offset in zip(scanner.lines, scanner.offsets, strict=True):
-                index.add(header, segment=segment, offset=offset)
+            if scanner.counts.foreign or scanner.counts.noise:
+                recent.main_is_ours = False
+            recent.add_lines(scanner.lines, scanner.offsets, base)
             scanner.lines.clear()
             scanner.offsets.clear()
 
@@ -336,13 +445,13 @@ class Tail:
         if not trusted:
             self._distrust_cache()
             size = files.fstat(handle).size
-        scanner, before = self._scan_active(start, record, size)
+        scanner, recent, before = self._scan_active(start, record, size)
         if trusted and record is not None and not _fits(record, scanner):
             # The record speaks of other bytes than these: it proves nothing, so nothing is durable
             # by its word.
             trusted = False
             self._distrust_cache()
-            scanner, before = self._scan_active(start, record, size)
+            scanner, recent, before = self._scan_active(start, record, size)
         record, contradicted = weigh_record(files, handle, record, scanner, start)
         plan = plan_recovery(
             settled=scanner.settled,
@@ -364,9 +473,11 @@ class Tail:
         end = scanner.settled
         if plan.terminate:
             scanner.finish_foreign_record()
-            self.index.set_version(MAIN_STREAM, scanner.place.main_version)
             end = scanner.place
-        self.index.set_version(MAIN_STREAM, end.main_version)
+            recent.add_lines(scanner.lines, scanner.offsets, self.base)
+        # Only now: what a second look does not find again must never have been noted.
+        self.index.recent.absorb(recent)
+        self.index.set_main_version(end.main_version)
         renewed = record is not None and record.state == "failed"
         if renewed:
             self._handle = move_to_new_inode(
@@ -402,10 +513,11 @@ class Tail:
 
     def _scan_active(
         self, start: Place, record: LockRecord | None, size: int
-    ) -> tuple[Scanner[Header], Place]:
+    ) -> tuple[Scanner[Header], RecentIndex, Place]:
         scanner = self._scanner(start, watch=-1 if record is None else record.start)
-        before = self._index_file(scanner, self.handle, end=size, segment=self.segment)
-        return scanner, before
+        recent = RecentIndex(self.index.recent.position)
+        before = self._index_file(scanner, self.handle, recent, end=size, segment=self.segment)
+        return scanner, recent, before
 
     def _note(self, plan: Plan, end: Place, quarantined: str | None, *, renewed: bool) -> None:
         done = self.recovery

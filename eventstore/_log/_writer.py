@@ -25,7 +25,7 @@ __all__ = ["PENDING_BYTES_MAX", "Batch", "Writer"]
 PENDING_BYTES_MAX: Final = 16 * 2**20
 """Bytes that may wait for the disk; then `append` waits. One larger append goes alone."""
 _EARLY_MIN: Final = 128  # fewer waiting callers run in less time than a sync takes
-_IDLE_SYNC_SECONDS: Final = 0.1  # `written` events are synced when nothing came for this long
+_IDLE_SECONDS: Final = 0.1  # `written` events are synced when nothing came for this long
 
 _logger: Final = logging.getLogger("eventstore")
 
@@ -215,16 +215,19 @@ class Writer:
         """The kept thread: one commit per batch."""
         committer = self._committer
         while True:
-            if committer.lags and not self._inbox.wait(_IDLE_SYNC_SECONDS):
+            if (committer.lags or committer.is_untidy) and not self._inbox.wait(_IDLE_SECONDS):
                 self._sync()
+                committer.tidy_index()
             batch = self._inbox.get()
             if batch is None:
                 self._sync()
+                committer.save_index(closing=True)
                 return
             try:
                 committer.commit(batch.requests)
             finally:
                 soon(self._finish, batch)
+            committer.save_index()
 
     def _sync(self) -> None:
         if not self._committer.lags or self._last_error is not None:

@@ -14,7 +14,8 @@ import msgspec
 
 import eventstore as es
 from eventstore._events import E
-from eventstore._log._files import Files, FileStat
+from eventstore._log._files import DiskFiles, Files, FileStat
+from eventstore._log._index_keeper import INDEX_BYTES
 from eventstore._log._log_store import _open_log, _open_reader
 from eventstore._log._names import LogNames
 
@@ -42,12 +43,13 @@ class Backend:
 
     Args:
         files: the seam under the log.
-        segment_bytes_max: for every store opened here.
+        segment_bytes_max: for every store opened here; small segments get small index files.
     """
 
     def __init__(self, files: Files, *, segment_bytes_max: int) -> None:
         self.files = files
         self.segment_bytes_max = segment_bytes_max
+        self.index_bytes = min(INDEX_BYTES, segment_bytes_max // 4)
 
     def open(
         self,
@@ -86,6 +88,7 @@ class Backend:
             es.LOOP_EVENTS,
             durability=durability,
             segment_bytes_max=self.segment_bytes_max,
+            index_bytes=self.index_bytes,
         )
 
     def open_handles(self) -> int:
@@ -145,12 +148,15 @@ class DiskBackend(Backend):
         line_bytes_max: int = 2**20,
         clock: Callable[[], int] = time.time_ns,
     ) -> AbstractAsyncContextManager[es.LogStore[E]]:
-        return es.open_store(
-            self.path,
-            types=types,
+        types.check_union()
+        return _open_log(
+            DiskFiles(str(self.path.parent)),
+            NAMES,
+            types,
             durability=durability,
             segment_bytes_max=self.segment_bytes_max,
             line_bytes_max=line_bytes_max,
+            index_bytes=self.index_bytes,
             clock=clock,
         )
 
@@ -162,9 +168,11 @@ class DiskBackend(Backend):
         count = 0
         for descriptor in Path("/proc/self/fd").iterdir():
             try:
-                count += str(descriptor.readlink()).startswith(directory)
+                path = str(descriptor.readlink())
             except FileNotFoundError:
                 continue  # the descriptor of this very listing
+            # The index is written after the callers were woken: when is nobody's business.
+            count += path.startswith(directory) and f"/{NAMES.cache}/" not in path
         return count
 
 

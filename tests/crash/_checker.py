@@ -25,6 +25,7 @@ from tests.crash._model import (
     NAMES,
     Expected,
     Reader,
+    cache_files,
     complete_numbers,
     explain,
     log_contents,
@@ -43,7 +44,8 @@ _INSIDE_EVERY: Final = 24
 _LOOK_EVERY: Final = 4
 _AFTERWARDS_STATES: Final = 4
 
-_Key = tuple[tuple[tuple[str, bytes], ...], bytes, bool]
+_Contents = tuple[tuple[str, bytes], ...]
+_Key = tuple[_Contents, _Contents, bytes, bool]
 
 
 class ViolationError(AssertionError):
@@ -181,7 +183,27 @@ class Checker:
             NAMES,
             lock_timeout_seconds=LOCK_SECONDS,
             segment_bytes_max=self._segment_bytes_max,
+            index_bytes=1,
         )
+
+    def _compare_index(self, disk: SimulatedDisk, committer: Committer) -> None:
+        """Whoever reads the whole log knows just what the index tells."""
+        if not cache_files(disk):
+            return
+        twin = disk.copy()
+        files = SimulatedFiles(twin)
+        for name in cache_files(twin):
+            files.unlink(f"{NAMES.cache}/{name}")
+        whole = self._committer(files)
+        whole.open()
+        index, truth = committer._tail.index, whole._tail.index
+        for stream, version in truth.recent.versions.items():
+            if index.version(stream) != version:
+                self._fail(f"{stream} has {version} events, not {index.version(stream)}")
+        for names, offset in truth.recent.keys.items():
+            if offset not in index.keyed(*names):
+                self._fail(f"the index knows nothing of {names}")
+        whole.close()
 
     def _look_before(self, disk: SimulatedDisk, expected: Expected) -> None:
         """A reader that comes before any writer shows nothing that is not there later."""
@@ -198,6 +220,7 @@ class Checker:
         is_durable = not disk.root.pending and all(node.is_durable for node in segments.values())
         key = (
             tuple((name, node.content) for name, node in segments.items()),
+            tuple(sorted((name, node.content) for name, node in cache_files(disk).items())),
             lock.content,
             is_durable,
         )
@@ -218,6 +241,7 @@ class Checker:
         committer.open()
         if self._bytes(again) != before or not committer.recovery.is_clean:
             self._fail(f"the second recovery is not idle: {committer.recovery}")
+        self._compare_index(again, committer)
         extra = request((_EXTRA, _EXTRA + 1), stream="calm-heron")
         committer.commit([extra])
         if extra.failure is not None:

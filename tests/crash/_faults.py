@@ -187,9 +187,7 @@ class _History:
             return self._committers[who][0]
         for _ in range(_OPENS):
             files = SimulatedFiles(self._disk, self._gate)
-            committer = Committer(
-                files, NAMES, lock_timeout_seconds=LOCK_SECONDS, segment_bytes_max=_SEGMENT_BYTES
-            )
+            committer = _committer(files)
             try:
                 committer.open()
             except es.StoreUnavailableError:
@@ -223,6 +221,8 @@ class _History:
         self._items.append(item)
         was_spent = self._is_spent
         committer.commit([asked for asked, _ in requests])
+        committer.save_index()
+        committer.tidy_index()
         failures = [asked.failure() for asked, _ in requests if asked.failure is not None]
         if not failures:
             assert all(asked.appended is not None for asked, _ in requests)
@@ -314,9 +314,7 @@ class _History:
             raise KilledError(method, name)
 
         files.gate = kill
-        committer = Committer(
-            files, NAMES, lock_timeout_seconds=LOCK_SECONDS, segment_bytes_max=_SEGMENT_BYTES
-        )
+        committer = _committer(files)
         numbers = tuple(range(self._number + 1, self._number + 4))
         self._number += 3
         self._items.append(Item(numbers, dead=True))
@@ -338,9 +336,7 @@ class _History:
     def _check(self, disk: SimulatedDisk) -> None:
         files = SimulatedFiles(disk)
         for _ in range(_OPENS):
-            committer = Committer(
-                files, NAMES, lock_timeout_seconds=LOCK_SECONDS, segment_bytes_max=_SEGMENT_BYTES
-            )
+            committer = _committer(files)
             try:
                 committer.open()
             except es.StoreUnavailableError:
@@ -363,3 +359,13 @@ class _History:
         items = tuple((item.numbers, item.ours, True) for item in self._items)
         wrong = explain(numbers, Expected((), (*items, ((_EXTRA,), True, False))))
         assert wrong is None, wrong
+
+
+def _committer(files: SimulatedFiles) -> Committer:
+    return Committer(
+        files,
+        NAMES,
+        lock_timeout_seconds=LOCK_SECONDS,
+        segment_bytes_max=_SEGMENT_BYTES,
+        index_bytes=1,
+    )

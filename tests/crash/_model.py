@@ -26,6 +26,7 @@ __all__ = [
     "Expected",
     "Item",
     "Reader",
+    "cache_files",
     "complete_numbers",
     "explain",
     "foreign_record",
@@ -196,6 +197,16 @@ def log_contents(disk: SimulatedDisk) -> dict[str, Inode]:
     names = [NAMES.sealed(position) for position in NAMES.sealed_positions(list(root.entries))]
     found = ((name, root.entries.get(name)) for name in (*names, ACTIVE))
     return {name: node for name, node in found if isinstance(node, Inode)}
+
+
+def cache_files(disk: SimulatedDisk) -> dict[str, Inode]:
+    """The files of the index, as processes see them."""
+    node: Inode | Directory | None = disk.root
+    for entry in NAMES.cache.split("/"):
+        node = node.entries.get(entry) if isinstance(node, Directory) else None
+    if not isinstance(node, Directory):
+        return {}
+    return {name: file for name, file in node.entries.items() if isinstance(file, Inode)}
 
 
 def complete_numbers(disk: SimulatedDisk) -> set[int]:

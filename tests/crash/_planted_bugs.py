@@ -130,8 +130,8 @@ MUTANTS: Final = (
     Mutant(
         "keys are not looked up",
         "_commit.py",
-        "        if earlier is None:\n            return False\n",
-        "        return False\n",
+        "            if earlier is not None:\n",
+        "            if earlier is None:\n",
     ),
     Mutant(
         "a short write is taken for a whole one",
@@ -466,5 +466,71 @@ MUTANTS: Final = (
         '        handle = files.open(names.active, "append", create=status is None)\n',
         "            pass\n"
         '        handle = files.open(names.active, "append", create=status is None)\n',
+    ),
+    Mutant(
+        "an index is believed without a look at the log",
+        "_tail.py",
+        "        return running_after(last) == place.running\n",
+        "        return True\n",
+    ),
+    Mutant(
+        "an index is believed wherever the log's segments begin",
+        "_tail.py",
+        "        if base + place.offset != mark.log_offset or place.offset < size:\n",
+        "        if place.offset < size:\n",
+    ),
+    Mutant(
+        "a run of the index follows one of another log",
+        "_index_files.py",
+        "            if run.head.start == start and _name(start, run.head.end) == name:\n",
+        "            if _name(start, run.head.end) == name:\n",
+    ),
+    Mutant(
+        "the index is written of what is not durable",
+        "_tail.py",
+        "        if self._durable != place or running_after(self._last_bytes) != place.running:\n",
+        "        if running_after(self._last_bytes) != place.running:\n",
+    ),
+    Mutant(
+        "the index is written of what was not adopted",
+        "_index_keeper.py",
+        "        if mark is None or mark.place.position < index.recent.position:\n",
+        "        if mark is None:\n",
+    ),
+    Mutant(
+        "an index forgets the foreign lines before its mark",
+        "_tail.py",
+        "            self._count(mark.counts, anew=True)\n",
+        "",
+    ),
+    Mutant(
+        "what the index covers counts as not yet durable",
+        "_tail.py",
+        "            self.durable_position = mark.place.position\n",
+        "",
+    ),
+    Mutant(
+        "runs are joined in the wrong order",
+        "_index_run.py",
+        "        entries.append((stream_hash, first, size, versions[-1]))\n",
+        "        entries.append((stream_hash, first, size, versions[0]))\n",
+    ),
+    Mutant(
+        "a page of the index is not checked",
+        "_index_run.py",
+        "        if page[_PAGE_USED:] != _PAGE_CHECK.pack(crc32(used)):\n",
+        "        if len(page) != _PAGE_BYTES:\n",
+    ),
+    Mutant(
+        "a damaged index is asked once more instead of the log",
+        "_tail.py",
+        "        self.kept_index.forget()\n",
+        "",
+    ),
+    Mutant(
+        "a key in the index is not read in the log",
+        "_request.py",
+        "        if (found.stream, found.key) != (stream, key):\n            break\n",
+        "",
     ),
 )

@@ -18,6 +18,7 @@ import msgspec
 
 import eventstore as es
 from eventstore._log._commit import Committer
+from eventstore._log._index_keeper import INDEX_BYTES
 from eventstore._log._request import Request
 from tests.crash._crash_states import CrashStates
 from tests.crash._disk import KilledError, SimulatedDisk, SimulatedFiles
@@ -71,6 +72,7 @@ class Profile(msgspec.Struct, frozen=True):
         steps: how many things are done.
         processes: how many writers take turns.
         segment_bytes_max: when they seal.
+        index_bytes: when they write down their index.
         group: most appends of one commit.
         data: bytes beside an event, at most.
         written: share of commits that are not synced.
@@ -88,6 +90,7 @@ class Profile(msgspec.Struct, frozen=True):
     steps: int = 12
     processes: int = 1
     segment_bytes_max: int | None = None
+    index_bytes: int = INDEX_BYTES
     group: int = 1
     data: int = 0
     written: float = 0.0
@@ -104,9 +107,9 @@ class Profile(msgspec.Struct, frozen=True):
 PROFILES: Final = (
     Profile("single", with_directory=False),
     Profile("grouped", group=4, cuts=0.1),
-    Profile("turns", processes=3, group=2, kills=0.3),
+    Profile("turns", processes=3, index_bytes=300, group=2, kills=0.3),
     Profile("foreign", processes=2, foreign=0.4, kills=0.2, cuts=0.1),
-    Profile("sealing", processes=2, segment_bytes_max=500, kills=0.3, cuts=0.1),
+    Profile("sealing", processes=2, segment_bytes_max=500, index_bytes=1, kills=0.3, cuts=0.1),
     Profile("written", group=2, written=0.5, processes=2, kills=0.2, cuts=0.1),
     Profile("errors", processes=3, group=2, data=150, errors=0.4, kills=0.2, cuts=0.1),
     Profile(
@@ -114,6 +117,7 @@ PROFILES: Final = (
         steps=16,
         processes=3,
         segment_bytes_max=700,
+        index_bytes=500,
         group=3,
         data=100,
         written=0.3,
@@ -124,7 +128,13 @@ PROFILES: Final = (
         looks=0.2,
     ),
     Profile(
-        "foreign-sealing", processes=2, segment_bytes_max=400, foreign=0.3, kills=0.4, cuts=0.1
+        "foreign-sealing",
+        processes=2,
+        segment_bytes_max=400,
+        index_bytes=1,
+        foreign=0.3,
+        kills=0.4,
+        cuts=0.1,
     ),
     Profile("written-errors", group=2, data=120, written=0.5, processes=2, errors=0.3, kills=0.1),
     Profile(
@@ -150,13 +160,14 @@ PROFILES: Final = (
 
 
 class _Process:
-    def __init__(self, disk: SimulatedDisk, segment_bytes_max: int | None) -> None:
+    def __init__(self, disk: SimulatedDisk, profile: Profile) -> None:
         self.files = SimulatedFiles(disk)
         self.committer = Committer(
             self.files,
             NAMES,
             lock_timeout_seconds=LOCK_SECONDS,
-            segment_bytes_max=segment_bytes_max,
+            segment_bytes_max=profile.segment_bytes_max,
+            index_bytes=profile.index_bytes,
         )
 
 
@@ -297,7 +308,7 @@ class Workload:
     # --- writers ---
 
     def _open(self, number: int) -> None:
-        process = _Process(self._disk, self.profile.segment_bytes_max)
+        process = _Process(self._disk, self.profile)
         self._disturb(process)
         try:
             process.committer.open()
@@ -306,7 +317,7 @@ class Workload:
             return
         except es.StoreUnavailableError:
             # An error, perhaps one of the past that nobody was told of yet: a caller tries again.
-            process = _Process(self._disk, self.profile.segment_bytes_max)
+            process = _Process(self._disk, self.profile)
             process.committer.open()
         process.files.gate = None
         self._processes[number] = process
@@ -339,6 +350,8 @@ class Workload:
         self._disturb(process)
         try:
             process.committer.commit([asked for asked, _ in requests])
+            process.committer.save_index()
+            process.committer.tidy_index()
         except KilledError:
             item.dead = True
             self._processes.pop(number).files.die()

@@ -16,6 +16,7 @@ import eventstore as es
 from eventstore._codec import Codec
 from eventstore._log._commit import Committer
 from eventstore._log._files import Files
+from eventstore._log._index_keeper import INDEX_BYTES
 from eventstore._log._lock_record import LockRecord, decode_record, encode_record
 from eventstore._log._names import LogNames
 from eventstore._log._reading import BackwardCursor, ForwardCursor, LogFiles
@@ -76,10 +77,16 @@ def request(
 
 
 @contextmanager
-def opened(files: Files, *, segment_bytes_max: int | None = None) -> Generator[Committer]:
+def opened(
+    files: Files, *, segment_bytes_max: int | None = None, index_bytes: int = INDEX_BYTES
+) -> Generator[Committer]:
     """The writing half of a store, recovered and ready; closed at the end as a crash would."""
     committer = Committer(
-        files, NAMES, lock_timeout_seconds=1.0, segment_bytes_max=segment_bytes_max
+        files,
+        NAMES,
+        lock_timeout_seconds=1.0,
+        segment_bytes_max=segment_bytes_max,
+        index_bytes=index_bytes,
     )
     committer.open()
     try:
