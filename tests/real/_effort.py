@@ -1,0 +1,20 @@
+"""How long the proofs of this folder take: the one place to make a campaign of them.
+
+`make test` takes the small figures. `LOOPLEDGER_PROVE=1` takes the large ones, and
+`LOOPLEDGER_PROVE_SECONDS=3600` lets processes be killed for that long.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+__all__ = ["KILLS_MIN", "KILL_SECONDS", "PROVES"]
+
+PROVES: Final = bool(os.environ.get("LOOPLEDGER_PROVE"))
+_SECONDS: Final = os.environ.get("LOOPLEDGER_PROVE_SECONDS")
+
+KILLS_MIN: Final = 300
+"""This many kills, however long they take."""
+KILL_SECONDS: Final = float(_SECONDS or (60 if PROVES else 0))
+"""Rounds of kills go on until this many seconds are over."""
