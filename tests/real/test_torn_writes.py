@@ -1,7 +1,7 @@
 """Real short, torn and failing writes, at every byte of a commit.
 
 A small C library stands between a writer and the kernel (torn_writes.c). What the writer leaves is
-opened without it. Every byte with LOOPLEDGER_PROVE=1, otherwise every 13th and those that matter.
+opened without it. Every byte with LOOPLEDGER_PROVE=1, otherwise every 16th and those that matter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from tests.real._torn_writer import ACTIVE, BEFORE, TORN, Action, End, Fault, cl
 _ROOT: Final = Path(__file__).parents[2]
 _SOURCE: Final = Path(__file__).with_name("torn_writes.c")
 _QUARANTINE: Final = LogNames(ACTIVE).quarantine
-_STEP: Final = 1 if PROVES else 13
+_STEP: Final = 1 if PROVES else 16
 
 
 class TornWriter:
@@ -47,17 +47,32 @@ class TornWriter:
             stdout=subprocess.PIPE,
         )
 
-    def meet(self, action: Action, left: int, error: int = 0) -> tuple[Path, End]:
-        """Let a new writer of a new log meet a fault; return the log and what became of it."""
-        directory = next(self._directories)
-        directory.mkdir()
-        fault = Fault(str(directory), action, left, error)
+    def meet(
+        self, action: Action, lefts: Iterable[int], error: int = 0
+    ) -> Iterator[tuple[int, Path, End]]:
+        """Let a new writer of a new log meet each fault; tell the log and what became of it.
+
+        Each one is at work while the log of the one before it is judged.
+        """
+        pending: list[tuple[int, Path]] = []
+        for left in lefts:
+            directory = next(self._directories)
+            directory.mkdir()
+            self._send(Fault(str(directory), action, left, error))
+            pending.append((left, directory / ACTIVE))
+            if len(pending) > 1:
+                yield *pending.pop(0), self._receive()
+        for left, path in pending:
+            yield left, path, self._receive()
+
+    def _send(self, fault: Fault) -> None:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(msgspec.json.encode(fault) + b"\n")
         self._process.stdin.flush()
-        end = msgspec.json.decode(self._process.stdout.readline(), type=End)
-        return directory / ACTIVE, end
+
+    def _receive(self) -> End:
+        assert self._process.stdout is not None
+        return msgspec.json.decode(self._process.stdout.readline(), type=End)
 
     def close(self) -> None:
         """End the process."""
@@ -155,8 +170,7 @@ def test_a_writer_that_dies_within_a_write_leaves_its_commit_whole_or_not_at_all
     assert 3_500 < size < 5_000
     offsets = [*whole.offsets, size]
     assert len(offsets) >= 250
-    for offset in offsets:
-        path, end = writer.meet(Action.KILL, offset)
+    for offset, path, end in writer.meet(Action.KILL, offsets):
         assert end.signal == signal.SIGKILL
         assert path.read_bytes() == whole.before + whole.commit[:offset]
         is_whole = offset == size
@@ -176,8 +190,7 @@ def test_a_writer_that_dies_within_a_write_leaves_its_commit_whole_or_not_at_all
 
 def test_a_short_write_is_completed(writer: TornWriter, whole: Whole) -> None:
     """I2, I5: the system takes a part of the bytes; the rest follows, and nobody notices."""
-    for offset in whole.offsets[1 :: 1 if PROVES else 6]:
-        path, end = writer.meet(Action.SHORT, offset)
+    for _, path, end in writer.meet(Action.SHORT, whole.offsets[1 :: 1 if PROVES else 8]):
         assert end == End(0, fired=True, outcomes=["acknowledged"] * 3)
         assert path.read_bytes().startswith(whole.before + whole.commit)
         found = recover(path)
@@ -192,8 +205,8 @@ def test_a_write_that_fails_after_some_bytes_is_unknown_until_reopened(
     writer: TornWriter, whole: Whole, error: int
 ) -> None:
     """I1, I2, I5, I6, I9: the store is poisoned; the next one moves to a new inode and goes on."""
-    for offset in whole.offsets[:: 1 if PROVES else 8]:
-        path, end = writer.meet(Action.FAIL, offset, error)
+    offsets = whole.offsets[:: 1 if PROVES else 8]
+    for offset, path, end in writer.meet(Action.FAIL, offsets, error):
         poisoned = ["StorePoisonedError"] * 2
         assert end == End(0, fired=True, outcomes=["CommitUnknownError", *poisoned])
         failed = path.read_bytes()
@@ -216,7 +229,7 @@ def test_a_sync_that_fails_takes_nothing_of_the_appends_before_it(
     writer: TornWriter, number: int, acknowledged: int
 ) -> None:
     """I1, I5, I9: those are acknowledged and there; its own is unknown, and recorded once."""
-    path, end = writer.meet(Action.FAIL_SYNC, number, errno.EIO)
+    [(_, path, end)] = writer.meet(Action.FAIL_SYNC, [number], errno.EIO)
     outcomes = ["acknowledged"] * (number - 1) + ["CommitUnknownError"]
     outcomes += ["StorePoisonedError"] * (3 - number)
     assert end == End(0, fired=True, outcomes=outcomes)
