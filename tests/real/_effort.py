@@ -1,7 +1,7 @@
 """How long the proofs of this folder take: the one place to make a campaign of them.
 
 `make test` takes the small figures. `LOOPLEDGER_PROVE=1` takes the large ones, and
-`LOOPLEDGER_PROVE_SECONDS=3600` lets processes be killed for that long.
+`LOOPLEDGER_PROVE_SECONDS=3600` lets processes be killed, and race, for that long each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["KILLS_MIN", "KILL_SECONDS", "PROVES"]
+__all__ = ["KILLS_MIN", "KILL_SECONDS", "PROVES", "RACE_SECONDS"]
 
 PROVES: Final = bool(os.environ.get("LOOPLEDGER_PROVE"))
 _SECONDS: Final = os.environ.get("LOOPLEDGER_PROVE_SECONDS")
@@ -18,3 +18,5 @@ KILLS_MIN: Final = 300
 """This many kills, however long they take."""
 KILL_SECONDS: Final = float(_SECONDS or (60 if PROVES else 0))
 """Rounds of kills go on until this many seconds are over."""
+RACE_SECONDS: Final = float(_SECONDS or (30 if PROVES else 6))
+"""How long sixteen processes race on one log."""

@@ -18,6 +18,7 @@ _SERVER.set_forkserver_preload(
     [
         "anyio._backends._asyncio",
         "anyio._backends._trio",
+        "tests.real._racers",
         "tests.real._writers",
         "uvloop",
     ]

@@ -9,7 +9,6 @@ by what was acknowledged.
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from eventstore._log._names import LogNames
 from tests.contract._lines import check_lines
 from tests.real._effort import KILL_SECONDS, KILLS_MIN
 from tests.real._forked import Child
+from tests.real._log_bytes import log_bytes
 from tests.real._writers import ACKNOWLEDGED, LARGE, OPENED, OPENING, Planned, Task, planned, write
 
 _WRITERS: Final = 4
@@ -179,14 +179,6 @@ async def _recover(path: Path) -> None:
         pass
 
 
-def content(path: Path) -> bytes:
-    """All bytes of a log, in order."""
-    names = LogNames(path.name)
-    sealed = names.sealed_positions(os.listdir(path.parent))  # noqa: PTH208 - as the log does
-    files = [path.with_name(names.sealed(position)) for position in sealed]
-    return b"".join(file.read_bytes() for file in [*files, *([path] if path.exists() else [])])
-
-
 def judge(
     lines: list[dict[str, Any]], seed: int, acknowledged: dict[tuple[int, int, int], Place]
 ) -> None:
@@ -240,7 +232,7 @@ def test_writers_killed_at_any_moment_lose_nothing(
     """
     began = time.monotonic()
     kills = Counter[str]()
-    appends = log_bytes = segments = torn = 0
+    appends = written = segments = torn = 0
     for number in itertools.count():
         if kills.total() >= KILLS_MIN and time.monotonic() - began >= KILL_SECONDS:
             break
@@ -256,13 +248,13 @@ def test_writers_killed_at_any_moment_lose_nothing(
             assert ends_torn, found.findings
             anyio.run(_recover, path)
             assert es.verify_log(path).findings == ()
-            judge(check_lines(content(path)), seed, acknowledged)
+            judge(check_lines(log_bytes(path)), seed, acknowledged)
         except BaseException as error:
             error.add_note(kept)
             raise
         kills += one.kills
         appends += len(acknowledged)
-        log_bytes += found.bytes
+        written += found.bytes
         segments += found.segments
         torn += len(list((path.parent / LogNames(path.name).quarantine).glob("*")))
         for file in sorted(path.parent.rglob("*"), reverse=True):
@@ -270,6 +262,6 @@ def test_writers_killed_at_any_moment_lose_nothing(
     assert min(kills[state] for state in ("opening", "appending")) > 0
     tell(
         f"{kills.total()} writers killed ({', '.join(f'{n} {s}' for s, n in kills.items())}) in "
-        f"{time.monotonic() - began:.1f} s: {appends} acknowledged appends, {log_bytes:,} bytes, "
+        f"{time.monotonic() - began:.1f} s: {appends} acknowledged appends, {written:,} bytes, "
         f"{segments} segments, {torn} torn tails; none lost"
     )
