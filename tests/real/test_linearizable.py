@@ -48,6 +48,7 @@ def test_sixteen_processes_appear_as_one_after_the_other(
     finally:
         for racer in racers:
             racer.close()
+    (tmp_path / "operations.json").write_bytes(msgspec.json.encode(told))  # kept with the log
     operations = [one for of_process in told for one in of_process]
     found = es.verify_log(path)
     assert found.findings == ()
