@@ -449,6 +449,11 @@ class Scanner(Generic[L]):
         Returns:
             The running CRC after it, as it claims, if it proves damage; else None.
         """
+        try:
+            durable = decode_header(body + b"}").durable_position
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            self._bad(held.before)  # it has what a reader needs, and not what a commit needs
+            return None
         line = held.line
         chain = self._chain
         follows = (
@@ -463,7 +468,6 @@ class Scanner(Generic[L]):
         self._chain_running = crc32(suffix, claimed)
         self._drop_commit()
         self._unsettle(held.before)
-        durable = decode_header(body + b"}").durable_position
         verified = self._verified_position
         if chain[0].line.position > durable + 1 or verified + 1 > durable:
             return None
