@@ -143,7 +143,8 @@ class _Verifier:
         for segment in snapshot.segments:
             self._name = segment.name
             start = msgspec.structs.replace(self._place, offset=0)
-            if segment.first_position > start.position + 1:
+            sealed = segment.name != self._names.active
+            if sealed and segment.first_position != start.position + 1:
                 reason = f"the segment that begins at position {start.position + 1} is missing"
                 self.note(0, start.position + 1, reason, "damage")
             handle = self._files.open(segment.name, "read")
