@@ -18,7 +18,7 @@ lock as the write. After a crash the next `open_store` sets torn bytes aside and
 The parts, and where to read on:
 
 * events and their places: `Event`, `HistoryEvent`, `Recorded`, `EventTypes`, the twelve kinds of a
-  loop's history (`LOOP_EVENTS`);
+  loop's history (`LOOP_EVENTS`), and with the three of tool calls (`AGENT_EVENTS`);
 * the log: `open_store`, `memory_store`; what every backend promises: `EventStore`, `EventReader`;
 * the bytes on disk: FORMAT.md beside this file;
 * run contexts, the per-run log directories: `RunContext`, `list_runs`, `prune_runs`, ...;
@@ -97,13 +97,25 @@ from eventstore._runs import (
     prune_runs,
 )
 from eventstore._store import Durability, EventReader, EventStore, Page
+from eventstore._tools import (
+    AGENT_EVENTS,
+    TOOL_EVENTS,
+    AgentEvent,
+    ToolEvent,
+    ToolFailed,
+    ToolRequested,
+    ToolSucceeded,
+)
 
 __all__ = [
+    "AGENT_EVENTS",
     "ANY",
     "LOOP_EVENTS",
     "MAIN_STREAM",
     "NO_STREAM",
     "STREAM_EXISTS",
+    "TOOL_EVENTS",
+    "AgentEvent",
     "Appended",
     "Clock",
     "Commit",
@@ -156,6 +168,10 @@ __all__ = [
     "StoreClosedError",
     "StorePoisonedError",
     "StoreUnavailableError",
+    "ToolEvent",
+    "ToolFailed",
+    "ToolRequested",
+    "ToolSucceeded",
     "TraceEntry",
     "Unknown",
     "Upcast",

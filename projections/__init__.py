@@ -20,6 +20,8 @@ Built in, one state per stream:
 * `SUMMARY`: the original's thirteen fields, the same values on the same bytes.
 * `TIMELINE`: when the last 1,000 iterations began and ended.
 * `REGISTRY`: where the loop stands (running, queued, merged, ...), with what did not fit.
+* `OPEN_TOOLS`: the tool calls that were requested and whose outcome nobody knows; `Ledger` records
+  requests and outcomes, and runs no call twice unless it is told to.
 
 Your own::
 
@@ -43,6 +45,7 @@ the file with its processes, and takes the same lock.
 """
 
 from projections._history import LoopHistory, open_history
+from projections._ledger import Ledger, ToolFailedError, ToolOutcomeUnknownError, ToolStore
 from projections._load import load, load_all
 from projections._loop import (
     COMPLETION,
@@ -58,10 +61,12 @@ from projections._loop_entry import Anomaly, LoopEntry, LoopState, resume_from
 from projections._projection import Loaded, Projection, first, latest
 from projections._registry import REGISTRY
 from projections._timeline import TIMELINE, IterationSpan, Timeline
+from projections._tools import OPEN_TOOLS, OpenTool, OpenTools
 
 __all__ = [
     "COMPLETION",
     "LAST_ITERATION",
+    "OPEN_TOOLS",
     "PROMPT",
     "REGISTRY",
     "SUMMARY",
@@ -69,14 +74,20 @@ __all__ = [
     "Anomaly",
     "Completion",
     "IterationSpan",
+    "Ledger",
     "Loaded",
     "LoopEntry",
     "LoopHistory",
     "LoopState",
+    "OpenTool",
+    "OpenTools",
     "Outcome",
     "Projection",
     "Summary",
     "Timeline",
+    "ToolFailedError",
+    "ToolOutcomeUnknownError",
+    "ToolStore",
     "first",
     "latest",
     "load",

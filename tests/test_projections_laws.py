@@ -45,6 +45,7 @@ PROJECTIONS: list[pj.Projection[Any, es.Event]] = [
     pj.SUMMARY,
     pj.TIMELINE,
     pj.REGISTRY,
+    pj.OPEN_TOOLS,
     pj.latest("newest_topic", newest_topic),
     pj.first("oldest_topic", newest_topic),
     pj.Projection(name="paid", initial=0, evolve=paid_sum),
@@ -70,6 +71,16 @@ events = st.one_of(
     st.builds(es.LoopDiscarded, reason=texts),
     st.builds(es.Unknown, name=texts, fields=st.just(dict[str, Any]())),
     st.builds(Paid, amount=iterations),
+    st.builds(
+        es.ToolRequested,
+        call=st.sampled_from(["c", "d"]),
+        name=texts,
+        arguments=st.just(dict[str, Any]()),
+        token=texts,
+        attempt=st.integers(1, 2),
+    ),
+    st.builds(es.ToolSucceeded, call=st.sampled_from(["c", "d"]), attempt=st.integers(1, 2)),
+    st.builds(es.ToolFailed, call=st.just("c"), reason=texts, attempt=st.integers(1, 2)),
 )
 
 
