@@ -21,18 +21,21 @@ The parts, and where to read on:
   loop's history (`LOOP_EVENTS`), and with the three of tool calls (`AGENT_EVENTS`);
 * the log: `open_store`, `memory_store`; what every backend promises: `EventStore`, `EventReader`;
 * the bytes on disk: FORMAT.md beside this file;
+* one driver per stream: `store.claim`, `Claimable`, `Owner`;
 * run contexts, the per-run log directories: `RunContext`, `list_runs`, `prune_runs`, ...;
 * errors: all are `EventStoreError`; their names say how an append ended.
 
 What to do with a history once it is there (folds, the registry of loops) is `projections`.
 """
 
+from eventstore._claims import Claimable, Owner, OwnerReader, Ownership
 from eventstore._errors import (
     CommitUnknownError,
     CorruptLogError,
     EventRefusedError,
     EventStoreError,
     EventTypesError,
+    LoopClaimedError,
     RunContextError,
     StoreBusyError,
     StoreClosedError,
@@ -117,6 +120,7 @@ __all__ = [
     "TOOL_EVENTS",
     "AgentEvent",
     "Appended",
+    "Claimable",
     "Clock",
     "Commit",
     "CommitUnknownError",
@@ -143,6 +147,7 @@ __all__ = [
     "LogReader",
     "LogStore",
     "LogStream",
+    "LoopClaimedError",
     "LoopCompleted",
     "LoopDiscarded",
     "LoopEvent",
@@ -155,6 +160,9 @@ __all__ = [
     "MergeFailed",
     "MergeQueued",
     "MergeStarted",
+    "Owner",
+    "OwnerReader",
+    "Ownership",
     "Page",
     "Recorded",
     "Recovery",

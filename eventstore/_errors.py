@@ -6,12 +6,15 @@ acknowledged; `CommitUnknownError` means unknown; every other one means nothing 
 
 from __future__ import annotations
 
+from datetime import datetime
+
 __all__ = [
     "CommitUnknownError",
     "CorruptLogError",
     "EventRefusedError",
     "EventStoreError",
     "EventTypesError",
+    "LoopClaimedError",
     "RunContextError",
     "StoreBusyError",
     "StoreClosedError",
@@ -93,6 +96,34 @@ class StoreBusyError(EventStoreError):
         self.path = path
         self.holder_pid = holder_pid
         self.waited_seconds = waited_seconds
+
+
+class LoopClaimedError(EventStoreError):
+    """Somebody else drives the stream; nothing was changed."""
+
+    def __init__(
+        self,
+        *,
+        stream: str,
+        path: str,
+        pid: int | None,
+        host: str | None,
+        since: datetime | None,
+    ) -> None:
+        holder = "another process" if pid is None else f"process {pid}"
+        if host is not None:
+            holder += f" on {host!r}"
+        if since is not None:
+            holder += f" since {since.isoformat(sep=' ', timespec='seconds')}"
+        super().__init__(
+            f"{path}: stream {stream!r} is driven by {holder}; look what that process does, or "
+            "end it: its claim ends with it, and the file must stay"
+        )
+        self.stream = stream
+        self.path = path
+        self.pid = pid
+        self.host = host
+        self.since = since
 
 
 class CorruptLogError(EventStoreError):

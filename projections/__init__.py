@@ -23,6 +23,9 @@ Built in, one state per stream:
 * `OPEN_TOOLS`: the tool calls that were requested and whose outcome nobody knows; `Ledger` records
   requests and outcomes, and runs no call twice unless it is told to.
 
+What the events do not say: `claim` makes one process the driver of a loop, for as long as it lives,
+and `registry` tells with it which running loops have crashed or stalled.
+
 Your own::
 
     def add(total: int, recorded: es.Recorded[Wide]) -> int:
@@ -58,6 +61,8 @@ from projections._loop import (
     outcome_of,
 )
 from projections._loop_entry import Anomaly, LoopEntry, LoopState, resume_from
+from projections._overlay import STALLED_AFTER_SECONDS, LoopStanding, Overlay, overlay
+from projections._owners import Claim, OwnedReader, claim, registry
 from projections._projection import Loaded, Projection, first, latest
 from projections._registry import REGISTRY
 from projections._timeline import TIMELINE, IterationSpan, Timeline
@@ -69,30 +74,38 @@ __all__ = [
     "OPEN_TOOLS",
     "PROMPT",
     "REGISTRY",
+    "STALLED_AFTER_SECONDS",
     "SUMMARY",
     "TIMELINE",
     "Anomaly",
+    "Claim",
     "Completion",
     "IterationSpan",
     "Ledger",
     "Loaded",
     "LoopEntry",
     "LoopHistory",
+    "LoopStanding",
     "LoopState",
     "OpenTool",
     "OpenTools",
     "Outcome",
+    "Overlay",
+    "OwnedReader",
     "Projection",
     "Summary",
     "Timeline",
     "ToolFailedError",
     "ToolOutcomeUnknownError",
     "ToolStore",
+    "claim",
     "first",
     "latest",
     "load",
     "load_all",
     "open_history",
     "outcome_of",
+    "overlay",
+    "registry",
     "resume_from",
 ]

@@ -1,4 +1,4 @@
-"""The advisory lock at the original's lock path, and the record that lives in its file."""
+"""Advisory locks on files, and the log's own with the record that lives in its file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eventstore._log._files import Files, OpenMode
 from eventstore._log._lock_record import RECORD_BYTES, LockRecord, decode_record, encode_record
 from eventstore._log._names import LogNames
 
-__all__ = ["LogLock"]
+__all__ = ["FileLock", "LogLock"]
 
 # A holder keeps the lock for one commit (0.2 to 10 ms). The first tries are close together, so
 # that several busy processes hand it over quickly; a long wait costs little.
@@ -21,21 +21,20 @@ _LONGEST_PAUSE_SECONDS: Final = 0.005
 _logger: Final = logging.getLogger("eventstore")
 
 
-class LogLock:
-    """One handle of the lock file: excludes every other handle, in this process and in others.
+class FileLock:
+    """One handle of a lock file: excludes every other handle, in this process and in others.
 
     Args:
+        name: of the lock file.
         create: make the lock file if it is missing; False for readers, who write nothing.
     """
 
-    def __init__(self, files: Files, names: LogNames, *, create: bool) -> None:
+    def __init__(self, files: Files, name: str, *, create: bool) -> None:
         self._files = files
-        self._name = names.lock
+        self._name = name
         self._create = create
         self._handle: int | None = None
         self._inode = 0
-        self._text = b""
-        self._record: LockRecord | None = None
 
     def acquire(self, *, exclusive: bool, timeout_seconds: float) -> bool:
         """Take the lock.
@@ -86,25 +85,15 @@ class LogLock:
             _logger.warning("%s: %s", self._files.path(self._name), error)
             self.close()
 
-    def read_record(self) -> LockRecord | None:
-        """The record as it stands, with or without the lock; None if torn, absent or foreign."""
-        if self._handle is None and not self._open():
-            return None
+    def read(self, size: int) -> bytes:
+        """The beginning of the lock file, which must be open."""
         assert self._handle is not None
-        text = self._files.pread(self._handle, RECORD_BYTES, 0)
-        if text != self._text:
-            self._text, self._record = text, decode_record(text)
-        return self._record
+        return self._files.pread(self._handle, size, 0)
 
-    def write_record(self, record: LockRecord) -> None:
-        """Replace the record. The lock must be held exclusively.
-
-        It is never synced: after a power loss it is older than the log, never ahead of it.
-        """
+    def write(self, data: bytes) -> None:
+        """Replace the beginning of the lock file. The lock must be held exclusively."""
         assert self._handle is not None
-        text = encode_record(record)
-        self._files.pwrite(self._handle, text, 0)
-        self._text, self._record = text, record
+        self._files.pwrite(self._handle, data, 0)
 
     def is_replaced(self) -> bool:
         """Whether the lock file at the path is no longer the one held here."""
@@ -135,3 +124,30 @@ class LogLock:
     def _is_current(self) -> bool:
         at_path = self._files.stat(self._name)
         return at_path is not None and at_path.inode == self._inode
+
+
+class LogLock(FileLock):
+    """The lock of a log, at the original's lock path, and the record in its file."""
+
+    def __init__(self, files: Files, names: LogNames, *, create: bool) -> None:
+        super().__init__(files, names.lock, create=create)
+        self._text = b""
+        self._record: LockRecord | None = None
+
+    def read_record(self) -> LockRecord | None:
+        """The record as it stands, with or without the lock; None if torn, absent or foreign."""
+        if self._handle is None and not self._open():
+            return None
+        text = self.read(RECORD_BYTES)
+        if text != self._text:
+            self._text, self._record = text, decode_record(text)
+        return self._record
+
+    def write_record(self, record: LockRecord) -> None:
+        """Replace the record. The lock must be held exclusively.
+
+        It is never synced: after a power loss it is older than the log, never ahead of it.
+        """
+        text = encode_record(record)
+        self.write(text)
+        self._text, self._record = text, record

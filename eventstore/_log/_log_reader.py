@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
 import anyio.from_thread
 import anyio.to_thread
 
+from eventstore._claims import Ownership
 from eventstore._codec import Codec
 from eventstore._events import MAIN_STREAM, E, Recorded
+from eventstore._log._claim_files import look_at_claims
 from eventstore._log._files import Files
 from eventstore._log._names import LogNames
 from eventstore._log._reading import BackwardCursor, ForwardCursor, LogFiles
@@ -33,6 +35,8 @@ class LogReader(Generic[E]):
     ) -> None:
         self._taker = SnapshotTaker(files, names, lock_timeout_seconds=lock_timeout_seconds)
         self._log = LogFiles(files, names, codec)
+        self._files = files
+        self._names = names
         self._limiter = anyio.CapacityLimiter(_READ_THREADS)
         self._appended: anyio.Event | None = None  # made by the subscriber that waits for it
         self._position = 0
@@ -108,6 +112,10 @@ class LogReader(Generic[E]):
             return work(_cancellable(pages))
 
         return await self._in_thread(run)
+
+    async def owners(self, streams: Iterable[str]) -> Mapping[str, Ownership]:
+        """Look who drives these streams, or drove them last; see `OwnerReader.owners`."""
+        return await self._in_thread(look_at_claims, self._files, self._names, tuple(streams))
 
     async def _iterate(
         self, stream: str | None, after: int, limit: int | None, *, backwards: bool

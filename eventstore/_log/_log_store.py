@@ -12,10 +12,12 @@ from typing import Any, Final, Literal, TypeVar, overload
 
 import anyio
 
-from eventstore._codec import LINE_BYTES_MAX, LINE_BYTES_MAX_LIMIT, Codec
+from eventstore._claims import Owner, Ownership
+from eventstore._codec import LINE_BYTES_MAX, LINE_BYTES_MAX_LIMIT, Codec, check_stream
 from eventstore._errors import EventStoreError, StoreUnavailableError
 from eventstore._event_types import EventTypes
 from eventstore._events import Appended, E, ExpectedVersion, HistoryEvent
+from eventstore._log._claim_files import StreamClaim
 from eventstore._log._commit import Committer
 from eventstore._log._files import DiskFiles, Files
 from eventstore._log._index_keeper import INDEX_BYTES
@@ -108,6 +110,17 @@ class LogStore(LogReader[E]):
             raise request.failure()
         assert request.appended is not None
         return request.appended
+
+    @asynccontextmanager
+    async def claim(self, stream: str, owner: Owner) -> AsyncGenerator[Ownership | None]:
+        """Hold the claim on a stream for the life of a block; see `Claimable.claim`."""
+        check_stream(stream)
+        claim = StreamClaim(self._files, self._names, stream, owner)
+        try:
+            yield await self._in_thread(claim.take)
+            claim.give_back()
+        finally:
+            claim.let_go()
 
     def _wake_subscribers(self) -> None:
         if self._appended is not None:

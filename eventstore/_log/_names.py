@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -14,6 +15,8 @@ import msgspec
 __all__ = ["LogNames", "lock_name"]
 
 _POSITION_DIGITS: Final = 20
+_OWNER_CHARACTERS: Final = 80  # of the stream's name, for people
+_OWNER_DIGITS: Final = 32  # of its digest, which tells streams apart
 
 
 def lock_name(name: str) -> str:
@@ -46,7 +49,7 @@ class LogNames(msgspec.Struct, frozen=True):
 
     @property
     def directory(self) -> str:
-        """Where `cache/` and `quarantine/` live."""
+        """Where `cache/`, `owners/` and `quarantine/` live."""
         return f"{self.active}.d"
 
     @property
@@ -58,6 +61,21 @@ class LogNames(msgspec.Struct, frozen=True):
     def cache(self) -> str:
         """What can be computed again."""
         return f"{self.directory}/cache"
+
+    @property
+    def owners(self) -> str:
+        """The claims on streams."""
+        return f"{self.directory}/owners"
+
+    def owner(self, stream: str) -> str:
+        """The lock file of the claim on a stream; never deleted.
+
+        Two streams never share one, though a name may be longer than a file system takes, and
+        the file system may take upper and lower case for the same.
+        """
+        shown = re.sub("[^a-z0-9._-]", "_", stream.lower())[:_OWNER_CHARACTERS]
+        digest = hashlib.sha256(stream.encode(errors="backslashreplace")).hexdigest()
+        return f"{self.owners}/{shown}-{digest[:_OWNER_DIGITS]}.lock"
 
     @property
     def temporary(self) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,33 +16,38 @@ import eventstore as es
 from projections._load import load_all
 from projections._loop import SUMMARY, Summary
 from projections._loop_entry import LoopEntry, resume_from
+from projections._overlay import Overlay, overlay
 from projections._projection import Loaded, Projection
 from projections._registry import REGISTRY
-from projections.cli._errors import CliError, ExitCode
-from projections.cli._text import clean, count
+from projections.cli._damage import damage_found, refuse_damage
+from projections.cli._errors import ExitCode
+from projections.cli._owner import driver
+from projections.cli._text import clean, count, shown_time
 
 __all__ = ["show"]
 
 
 class _View(NamedTuple):
-    """All that is shown of one loop, folded in one pass."""
+    """All that is shown of one loop, folded in one pass, and who drives it."""
 
     entry: LoopEntry = REGISTRY.initial
     summary: Summary = SUMMARY.initial
     events: int = 0
+    last_event_at: datetime = datetime.min.replace(tzinfo=UTC)
+    ownership: es.Ownership | None = None
+    overlay: Overlay | None = None
 
 
 def _evolve(view: _View, recorded: es.Recorded[es.Event]) -> _View:
-    return _View(
-        REGISTRY.evolve(view.entry, recorded),
-        SUMMARY.evolve(view.summary, recorded),
-        view.events + 1,
-    )
+    return _fold(view, (recorded,))
 
 
 def _fold(view: _View, page: Sequence[es.Recorded[es.Event]]) -> _View:
     return _View(
-        REGISTRY.fold(view.entry, page), SUMMARY.fold(view.summary, page), view.events + len(page)
+        REGISTRY.fold(view.entry, page),
+        SUMMARY.fold(view.summary, page),
+        view.events + len(page),
+        page[-1].timestamp,
     )
 
 
@@ -60,7 +63,7 @@ def show(path: str, *, as_json: bool) -> ExitCode:
         CliError: there is no history; or it is damaged, after what can be read was printed.
         EventStoreError: it cannot be read.
     """
-    with _damages() as damages:
+    with damage_found() as damages:
         views = anyio.run(_load, path)
     if not views and not Path(path).exists():
         raise es.StoreUnavailableError(path=path, reason="there is no such file")
@@ -68,49 +71,41 @@ def show(path: str, *, as_json: bool) -> ExitCode:
         _print_json(views)
     else:
         _print_tables(path, views)
-    if damages:
-        raise CliError(
-            "E-DAMAGE",
-            f"{path}: {damages[0]}",
-            exit_code=ExitCode.NOT_SOUND,
-            next_step=f"what could be read is above; loopledger verify {path}",
-        )
+    refuse_damage(damages, path)
     return ExitCode.OK
 
 
 async def _load(path: str) -> Mapping[str, Loaded[_View]]:
     async with es.open_store(path, read_only=True) as store:
-        return await load_all(store, _VIEW)
+        views = await load_all(store, _VIEW)
+        owners = await store.owners(
+            loop for loop, loaded in views.items() if loaded.state.entry.state == "running"
+        )
+    now = datetime.now(UTC)
+    return {
+        loop: msgspec.structs.replace(loaded, state=_owned(loaded.state, owners.get(loop), now))
+        for loop, loaded in views.items()
+    }
 
 
-@contextmanager
-def _damages() -> Generator[list[str]]:
-    """Collect what a reader reports of damage; it goes on behind it."""
-    messages: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
-
-    logger, collector = logging.getLogger("eventstore"), Collector(logging.ERROR)
-    logger.addHandler(collector)
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(collector)
+def _owned(view: _View, ownership: es.Ownership | None, now: datetime) -> _View:
+    found = overlay(view.entry, ownership, last_event_at=view.last_event_at, now=now)
+    return view._replace(ownership=ownership, overlay=found)
 
 
 def _print_json(views: Mapping[str, Loaded[_View]]) -> None:
     for loop, loaded in views.items():
-        entry, summary, events = loaded.state
+        entry, summary = loaded.state.entry, loaded.state.summary
         line: dict[str, Any] = {
             "schema": "loopledger.loop/1",
             "loop": loop,
             "state": entry.state,
+            "overlay": loaded.state.overlay,
+            "ownership": msgspec.to_builtins(loaded.state.ownership),
             "outcome": entry.outcome,
             "last_iteration": entry.last_iteration,
             "failed": entry.iterations_failed,
-            "events": events,
+            "events": loaded.state.events,
             "prompt": entry.prompt,
             "version": loaded.version,
             "position": loaded.position,
@@ -135,7 +130,8 @@ def _print_tables(path: str, views: Mapping[str, Loaded[_View]]) -> None:
     if not views:
         return
     rows = [
-        LoopRow(loop, loaded.state.entry, loaded.state.events) for loop, loaded in views.items()
+        LoopRow(loop, loaded.state.entry, loaded.state.events, loaded.state.overlay)
+        for loop, loaded in views.items()
     ]
     console.print()
     console.print(loop_table(rows, width=console.width))
@@ -150,8 +146,8 @@ def _summary_lines(view: _View) -> dict[str, str]:
     entry, summary = view.entry, view.summary
     lines = {
         "prompt": summary.prompt,
-        "started": _time(summary.started_at),
-        "ended": _time(summary.ended_at),
+        "started": shown_time(summary.started_at),
+        "ended": shown_time(summary.ended_at),
         "iterations": (
             f"{summary.iterations_completed} completed, {summary.iterations_failed} failed, "
             f"{count(summary.events_published, 'event')} published"
@@ -161,13 +157,10 @@ def _summary_lines(view: _View) -> dict[str, str]:
         "merged": summary.merge_commit,
         "merge failed": summary.merge_failure_reason,
         "discarded": entry.discard_reason,
+        "driver": driver(view.ownership),
         "resume": f"at iteration {resume_from(entry)}" if entry.state == "running" else None,
     }
     if entry.anomaly_count:
         odd = count(entry.anomaly_count, "event")
         lines["odd"] = f"{odd} out of place, the last at {entry.anomalies[-1]}"
     return {name: value for name, value in lines.items() if value is not None}
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from projections._loop_entry import LoopEntry
+from projections._overlay import Overlay
 from projections.cli._text import clean
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _STYLES: Final = {
     "needs-review": "yellow",
     "limit": "yellow",
     "cancelled": "yellow",
+    "crashed": "red",
+    "stalled": "yellow",
     "failed": "red",
     "terminated": "red",
     "discarded": "dim",
@@ -45,6 +48,7 @@ class LoopRow(NamedTuple):
     loop: str
     entry: LoopEntry
     events: int
+    overlay: Overlay | None = None
 
 
 def loop_table(rows: Sequence[LoopRow], *, width: int) -> Table:
@@ -91,7 +95,7 @@ def _cells(row: LoopRow) -> dict[str, str]:
     entry = row.entry
     return {
         "loop": clean(row.loop),
-        "state": "-" if entry.state == "absent" else entry.state,
+        "state": row.overlay or ("-" if entry.state == "absent" else entry.state),
         "outcome": entry.outcome or "-",
         "last": "-" if entry.last_iteration is None else str(entry.last_iteration),
         "failed": str(entry.iterations_failed),

@@ -7,9 +7,10 @@ the clipboard), hides text, or reorders it. Every string that is printed passes 
 from __future__ import annotations
 
 import re
-from typing import Final
+from datetime import datetime
+from typing import Final, overload
 
-__all__ = ["clean", "count"]
+__all__ = ["clean", "count", "shown_time"]
 
 _UNSAFE: Final = re.compile(
     "["
@@ -30,6 +31,17 @@ def clean(text: str) -> str:
 def count(number: int, singular: str) -> str:
     """Say a number of things: `1 loop`, `2 loops`."""
     return f"{number} {singular}" if number == 1 else f"{number} {singular}s"
+
+
+@overload
+def shown_time(at: datetime) -> str: ...
+@overload
+def shown_time(at: None) -> None: ...
+@overload
+def shown_time(at: datetime | None) -> str | None: ...
+def shown_time(at: datetime | None) -> str | None:
+    """Say a time to the second: `2026-11-21 00:00:03Z`."""
+    return None if at is None else at.isoformat(sep=" ", timespec="seconds").replace("+00:00", "Z")
 
 
 def _escape(match: re.Match[str]) -> str:
