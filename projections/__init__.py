@@ -26,6 +26,9 @@ Built in, one state per stream:
 What the events do not say: `claim` makes one process the driver of a loop, for as long as it lives,
 and `registry` tells with it which running loops have crashed or stalled.
 
+After a crash: `resume_plan` reads from the end where a loop was, which tool calls are of unknown
+outcome, and in which run directory its logs are.
+
 Your own::
 
     def add(total: int, recorded: es.Recorded[Wide]) -> int:
@@ -65,6 +68,7 @@ from projections._overlay import STALLED_AFTER_SECONDS, LoopStanding, Overlay, o
 from projections._owners import Claim, OwnedReader, claim, registry
 from projections._projection import Loaded, Projection, first, latest
 from projections._registry import REGISTRY
+from projections._resume import RUN_ID, PublishedTopic, ResumePlan, resume_plan
 from projections._timeline import TIMELINE, IterationSpan, Timeline
 from projections._tools import OPEN_TOOLS, OpenTool, OpenTools
 
@@ -74,6 +78,7 @@ __all__ = [
     "OPEN_TOOLS",
     "PROMPT",
     "REGISTRY",
+    "RUN_ID",
     "STALLED_AFTER_SECONDS",
     "SUMMARY",
     "TIMELINE",
@@ -93,6 +98,8 @@ __all__ = [
     "Overlay",
     "OwnedReader",
     "Projection",
+    "PublishedTopic",
+    "ResumePlan",
     "Summary",
     "Timeline",
     "ToolFailedError",
@@ -108,4 +115,5 @@ __all__ = [
     "overlay",
     "registry",
     "resume_from",
+    "resume_plan",
 ]

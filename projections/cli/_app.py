@@ -43,6 +43,22 @@ def _show(path: str, *, as_json: bool) -> ExitCode:
         return show(path, as_json=as_json)
 
 
+@_cli.command("resume")
+@_PATH
+@click.argument("loop")
+@_JSON
+def _resume(path: str, loop: str, *, as_json: bool) -> ExitCode:
+    """Print where LOOP of the history at PATH was interrupted, and how to go on.
+
+    LOOP is a stream of the log; a history that only ralph wrote has one, `main`. Tool calls of
+    unknown outcome are listed: they may have run, and only you can find out. Nothing is written.
+    """
+    from projections.cli._resume import resume
+
+    with _explained(path):
+        return resume(path, loop, as_json=as_json)
+
+
 @_cli.command("verify")
 @_PATH
 @_JSON
