@@ -20,6 +20,7 @@ from eventstore import (
     ExpectedVersion,
     IterationCompleted,
     IterationStarted,
+    LoopResumed,
     LoopStarted,
     Recorded,
     ToolEvent,
@@ -98,12 +99,19 @@ class _Call(NamedTuple):
     outcome: ToolSucceeded | ToolFailed | None = None
 
 
+class _Attempt(NamedTuple):
+    """One try of an iteration: which calls it runs, and whose outcome it gave to its caller."""
+
+    running: set[str]
+    told: set[str]
+
+
 class _Facts(NamedTuple):
     """What stands in a stream behind a version, as far back as the iteration's beginning.
 
     Attributes:
         version: of the newest event, 0 for none.
-        events: tool events and starts of an iteration, oldest first.
+        events: tool events and beginnings of an attempt, oldest first.
         begins_after: version of the event that the iteration begins behind, if it was reached.
     """
 
@@ -125,9 +133,10 @@ class Ledger:
     A call is recognised by its content (the tool's name, the arguments, the discriminator) within
     the iteration that is open in the stream: everything behind the last `IterationCompleted` or
     `LoopStarted`. So an iteration that is done again after a crash meets its own calls, and the
-    next one, or the next run, does not. Equal calls in one iteration are counted: the second time
-    a ledger runs the same content it means the second occurrence. Therefore make one ledger per
-    attempt at an iteration or per process, and let nothing but crashes end its life in between.
+    next one, or the next run, does not. Equal calls are counted: the second time a ledger runs
+    the same content it means the second occurrence, until a new ledger, or `IterationStarted` or
+    `LoopResumed` in the stream, begins the next attempt and counts from one again. Therefore
+    record these, and have one ledger for a loop at a time.
 
     Arguments, results and the text of errors are recorded as they are: leave secrets out of them.
 
@@ -143,8 +152,7 @@ class Ledger:
         self._begins_after = 0
         self._iteration: int | None = None
         self._calls: dict[str, _Call] = {}
-        self._running: set[str] = set()
-        self._told: set[str] = set()  # calls whose outcome this ledger gave to its caller
+        self._attempt = _Attempt(running=set(), told=set())
 
     async def run_tool(
         self,
@@ -190,8 +198,9 @@ class Ledger:
         """
         content = call_content(name, arguments, discriminator)
         await self._catch_up()
+        attempt = self._attempt
         call, occurrence = self._next(content)
-        self._running.add(call)  # no await since the call was chosen: no two tasks choose it
+        attempt.running.add(call)  # no await since the call was chosen: no two tasks choose it
         try:
             known = self._calls.get(call)
             if known is None or (retry and not isinstance(known.outcome, ToolSucceeded)):
@@ -207,15 +216,15 @@ class Ledger:
                 )
                 known = await self._request(request)
                 if known is None:
-                    return await self._run(request, body)
+                    return await self._run(request, body, attempt)
             if known.outcome is None:
                 raise ToolOutcomeUnknownError(stream=self._stream, tool=known.tool)
-            self._told.add(call)
+            attempt.told.add(call)
             if isinstance(known.outcome, ToolFailed):
                 raise self._failed(name, known.outcome)
             return cast("T", known.outcome.result)  # equal to what the body returned, as JSON is
         finally:
-            self._running.discard(call)
+            attempt.running.discard(call)
 
     @overload
     async def settle(self, call: str, *, succeeded: object) -> None: ...
@@ -273,15 +282,18 @@ class Ledger:
             self._begins_after = begins_after
             self._iteration = None
             self._calls.clear()
-            self._told.clear()
+            self._attempt = _Attempt(running=set(), told=set())
         for recorded in facts.events:
             if recorded.version > self._version:  # or another task was here meanwhile
                 self._note(recorded)
         self._version = max(self._version, facts.version)
 
     def _note(self, recorded: Recorded[Event]) -> None:
-        if isinstance(recorded.event, IterationStarted):
-            self._iteration = recorded.event.iteration
+        if isinstance(recorded.event, IterationStarted | LoopResumed):
+            # The next attempt meets the calls of this one, ended or not.
+            self._attempt = _Attempt(running=set(), told=set())
+            if isinstance(recorded.event, IterationStarted):
+                self._iteration = recorded.event.iteration
             return
         event = tool_event(recorded)
         if event is None:
@@ -296,11 +308,12 @@ class Ledger:
                     self._calls[event.call] = known._replace(outcome=event)
 
     def _next(self, content: bytes) -> tuple[str, int]:
-        """The first call of this content that is neither told nor running here."""
+        """The first call of this content that this attempt neither runs nor has told."""
+        running, told = self._attempt
         occurrence = 1
         while True:
             call = call_id(content, after_version=self._begins_after, occurrence=occurrence)
-            if call not in self._told and call not in self._running:
+            if call not in running and call not in told:
                 return call, occurrence
             occurrence += 1
 
@@ -318,32 +331,34 @@ class Ledger:
             return known
         return None
 
-    async def _run(self, request: ToolRequested, body: Callable[[], Awaitable[T]]) -> T:
+    async def _run(
+        self, request: ToolRequested, body: Callable[[], Awaitable[T]], attempt: _Attempt
+    ) -> T:
         try:
             result = await body()
         except Exception as error:
             reason = _text(f"{type(error).__name__}: {error}")
             failed = ToolFailed(call=request.call, reason=reason, attempt=request.attempt)
             try:
-                await self._record(failed)
+                await self._record(failed, attempt)
             except EventStoreError as unrecorded:
                 error.add_note(f"tool call {request.call} stays of unknown outcome: {unrecorded}")
             raise
         succeeded = ToolSucceeded(call=request.call, result=result, attempt=request.attempt)
         try:
-            await self._record(succeeded)
+            await self._record(succeeded, attempt)
         except EventRefusedError as error:
             reason = _text(f"it ran, but what it returned cannot be recorded: {error.reason}")
             failed = ToolFailed(call=request.call, reason=reason, attempt=request.attempt)
-            await self._record(failed)
+            await self._record(failed, attempt)
             raise self._failed(request.name, failed) from error
         return result
 
-    async def _record(self, outcome: ToolSucceeded | ToolFailed) -> None:
+    async def _record(self, outcome: ToolSucceeded | ToolFailed, attempt: _Attempt) -> None:
         """Record what is known to have happened, also if the caller was cancelled meanwhile."""
         with anyio.CancelScope(shield=True):
             await self._append(outcome)
-        self._told.add(outcome.call)
+        attempt.told.add(outcome.call)
 
     async def _append(self, event: ToolEvent) -> None:
         what = "requested" if isinstance(event, ToolRequested) else "ended"
@@ -368,7 +383,8 @@ def _read_facts(pages: Iterator[Sequence[Recorded[Event]]]) -> _Facts:
             if isinstance(event, IterationCompleted | LoopStarted):
                 begins_after = recorded.version
                 break
-            if isinstance(event, IterationStarted) or tool_event(recorded) is not None:
+            is_attempt = isinstance(event, IterationStarted | LoopResumed)
+            if is_attempt or tool_event(recorded) is not None:
                 events.append(recorded)
         else:
             continue

@@ -89,7 +89,7 @@ def tool_event(recorded: Recorded[Event]) -> ToolEvent | None:
         fields = {**event.fields, "kind": event.name}
         try:
             return cast("ToolEvent", msgspec.convert(fields, TOOL_EVENTS.union))
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, RecursionError):
             return None  # somebody else's kind of the same name
     return None
 

@@ -152,6 +152,47 @@ async def test_equal_calls_of_one_ledger_are_counted(store: es.EventStore[es.Age
 
 
 @pytest.mark.parametrize(
+    "again", [es.IterationStarted(iteration=1), es.LoopResumed(from_iteration=1)], ids=repr
+)
+async def test_another_attempt_in_the_same_process_meets_the_calls_of_the_first(
+    store: es.EventStore[es.AgentEvent], again: es.AgentEvent
+) -> None:
+    """The same ledger counts from one again: an attempt is an attempt, crash or not."""
+    tool = Tool()
+    ledger = pj.Ledger(store, LOOP)
+    for _ in range(2):
+        for _ in range(2):
+            await ledger.run_tool("bash", BASH, tool)
+        await store.append(LOOP, [again], expected_version=es.ANY)
+    assert tool.runs == 2
+
+
+async def test_another_attempt_does_not_run_what_the_first_still_runs(
+    store: es.EventStore[es.AgentEvent],
+) -> None:
+    """It is the same call, and its outcome is not known yet."""
+    ledger = pj.Ledger(store, LOOP)
+    begun, over = anyio.Event(), anyio.Event()
+    tool = Tool()
+
+    async def body() -> str:
+        begun.set()
+        await over.wait()
+        return "first"
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ledger.run_tool, "bash", BASH, body)
+            await begun.wait()
+            await store.append(LOOP, [es.IterationStarted(iteration=1)], expected_version=es.ANY)
+            with pytest.raises(pj.ToolOutcomeUnknownError):
+                await ledger.run_tool("bash", BASH, tool)
+            over.set()
+    assert await ledger.run_tool("bash", BASH, tool, retry=True) == "first"
+    assert tool.runs == 0
+
+
+@pytest.mark.parametrize(
     "boundary",
     [es.IterationCompleted(iteration=1, success=True), es.LoopStarted(prompt="again")],
     ids=["the next iteration", "the next run"],
@@ -218,6 +259,22 @@ async def test_an_unknown_call_runs_again_when_told_to(store: es.EventStore[es.A
     await lose(pj.Ledger(store, LOOP))
     assert await pj.Ledger(store, LOOP).run_tool("bash", BASH, Tool("fine"), retry=True) == "fine"
     assert await open_calls(store) == []
+
+
+async def test_a_late_outcome_of_an_earlier_attempt_changes_nothing(
+    store: es.EventStore[es.AgentEvent],
+) -> None:
+    """Somebody retried: what the first attempt came to is no longer the call's outcome."""
+    await lose(pj.Ledger(store, LOOP))
+    (call,) = await open_calls(store)
+    with pytest.raises(KeyboardInterrupt):
+        await pj.Ledger(store, LOOP).run_tool("bash", BASH, Tool(KeyboardInterrupt()), retry=True)
+    await store.append(LOOP, [es.ToolSucceeded(call=call)], expected_version=es.ANY)
+    (tool,) = (await pj.load(store, pj.OPEN_TOOLS, LOOP)).state.calls
+    assert (tool.call, tool.attempt) == (call, 2)
+    assert (await pj.resume_plan(store, LOOP)).open_tools == (tool,)
+    with pytest.raises(pj.ToolOutcomeUnknownError, match="attempt 2"):
+        await pj.Ledger(store, LOOP).run_tool("bash", BASH, Tool())
 
 
 async def test_a_settled_call_has_the_outcome_it_was_given(
@@ -358,9 +415,10 @@ async def test_one_of_two_ledgers_that_ask_at_once_runs_the_tool(
             refused.append(error)
             both.set()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run, one)
-        tasks.start_soon(run, two)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, one)
+            tasks.start_soon(run, two)
     assert (len(inside), tool.runs, len(refused)) == (1, 1, 1)
 
 

@@ -1,7 +1,8 @@
 """The names of a log's files, all in one directory. Pure.
 
 `history.jsonl` is the active segment, `history-<first position, 20 digits>.jsonl` a sealed one,
-`history.jsonl.lock` the lock, `history.jsonl.d/` holds what can be rebuilt and what was set aside.
+`history.jsonl.lock` the lock, `history.jsonl.d/` holds what can be rebuilt, what was set aside, and
+who drives what.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from os import getpid
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 import eventstore as es
 import projections as pj
-from tests._files import Call, FaultyFiles, GatedFiles
+from eventstore._log._files import Files
+from tests._files import Call, FaultyFiles, FilesAround, GatedFiles
 from tests.contract._backends import NAMES, Backend, DiskBackend, until
 
 pytestmark = pytest.mark.anyio
@@ -155,24 +155,32 @@ async def test_a_claim_that_cannot_be_written_is_not_held(backend: Backend) -> N
             pass
 
 
+class _WhenPausing(FilesAround):
+    """Lets a gate go when somebody waits for a lock."""
+
+    def __init__(self, inner: Files, gate: GatedFiles) -> None:
+        super().__init__(inner)
+        self._gate = gate
+
+    def before(self, call: Call) -> None:
+        """Open the gate."""
+        if call.method == "pause":
+            self._gate.let_go()
+
+
 async def test_looking_never_makes_a_claimer_fail(backend: Backend) -> None:
-    """Who looks holds the lock for a moment; a claimer waits for that long."""
-    files = GatedFiles(backend.files, Call("pread", NAMES.owner(LOOP)))
-    async with backend.open_over(files) as looking, backend.open() as store:
+    """Who looks holds the lock for a moment; a claimer tries again after that."""
+    gate = GatedFiles(backend.files, Call("pread", NAMES.owner(LOOP)))
+    patient = _WhenPausing(backend.files, gate)
+    async with backend.open_over(gate) as looking, backend.open_over(patient) as store:
         async with pj.claim(store, LOOP):
             pass
-        with files.shut():
+        with gate.shut():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(looking.owners, [LOOP])
-                await files.reached()
-                tasks.start_soon(_open_soon, files)
+                await gate.reached()
                 async with pj.claim(store, LOOP) as claim:
                     assert claim.before is not None
-
-
-async def _open_soon(files: GatedFiles) -> None:
-    await anyio.lowlevel.checkpoint()
-    files.let_go()
 
 
 async def test_a_deleted_file_is_made_anew(backend: Backend) -> None:
