@@ -361,9 +361,17 @@ class Ledger:
         attempt.told.add(outcome.call)
 
     async def _append(self, event: ToolEvent) -> None:
-        what = "requested" if isinstance(event, ToolRequested) else "ended"
-        key = f"tool:{event.call}:{event.attempt}:{what}"  # one request, and one outcome
-        await self._store.append(self._stream, [event], expected_version=ANY, key=key)
+        is_request = isinstance(event, ToolRequested)
+        what = "requested" if is_request else "ended"
+        await self._store.append(
+            self._stream,
+            [event],
+            expected_version=ANY,
+            key=f"tool:{event.call}:{event.attempt}:{what}",  # one request, and one outcome
+            # A request that a power loss takes away would let the tool run again; an outcome only
+            # leaves it unknown, so the store's own durability will do.
+            durability="synced" if is_request else None,
+        )
 
     def _failed(self, name: str, outcome: ToolFailed) -> ToolFailedError:
         return ToolFailedError(

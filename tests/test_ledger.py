@@ -12,6 +12,9 @@ import pytest
 
 import eventstore as es
 import projections as pj
+from eventstore._log._log_store import _open_log
+from tests._files import RecordingFiles
+from tests.contract._backends import NAMES
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +102,20 @@ async def test_a_request_is_recorded_before_the_tool_runs_and_its_result_after(
     outcome = es.ToolSucceeded(call=request.call, result={"exit": 0})
     assert await tool_events(store) == [request, outcome]
     assert await open_calls(store) == []
+
+
+async def test_a_request_is_synced_whatever_the_store_does() -> None:
+    """In a store that only writes, the tool still does not run before its request is durable."""
+    files = RecordingFiles(es.MemoryFiles())
+    synced: list[int] = []
+
+    async def body() -> None:
+        synced.append(files.count("fdatasync", NAMES.active))
+
+    async with _open_log(files, NAMES, es.AGENT_EVENTS, durability="written") as store:
+        before = files.count("fdatasync", NAMES.active)
+        await pj.Ledger(store, LOOP).run_tool("bash", BASH, body)
+    assert synced == [before + 1]
 
 
 async def test_a_tool_that_ran_in_this_iteration_is_not_run_again(open_again: Open) -> None:
