@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from os import getpid
+from typing import assert_type
 
 import anyio
 import pytest
@@ -278,6 +280,15 @@ async def test_a_loop_that_ended_or_was_given_back_has_no_overlay(
     standings = await pj.registry(store)
     assert [standing.overlay for standing in standings.values()] == [None, None]
     assert standings["heron"].ownership is not None
+
+
+async def test_the_types_are_inferred(store: es.LogStore[es.LoopEvent]) -> None:
+    """Both type checkers know what the registry, a claim and a plan are, for any union of kinds."""
+    async with pj.claim(store, LOOP) as claim:
+        assert_type(claim.before, es.Ownership | None)
+    assert_type(await pj.registry(store), Mapping[str, pj.LoopStanding])
+    assert_type((await pj.resume_plan(store, LOOP)).open_tools, tuple[pj.OpenTool, ...])
+    assert_type((await pj.load(store, pj.OPEN_TOOLS, LOOP)).state, pj.OpenTools)
 
 
 async def test_nothing_of_a_claim_is_recorded(store: es.LogStore[es.LoopEvent]) -> None:
