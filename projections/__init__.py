@@ -51,7 +51,7 @@ the file with its processes, and takes the same lock.
 """
 
 from projections._history import LoopHistory, open_history
-from projections._ledger import Ledger, ToolFailedError, ToolOutcomeUnknownError, ToolStore
+from projections._ledger import Ledger, ToolStore
 from projections._load import load, load_all
 from projections._loop import (
     COMPLETION,
@@ -70,6 +70,7 @@ from projections._projection import Loaded, Projection, first, latest
 from projections._registry import REGISTRY
 from projections._resume import RUN_ID, PublishedTopic, ResumePlan, resume_plan
 from projections._timeline import TIMELINE, IterationSpan, Timeline
+from projections._tool_errors import ToolFailedError, ToolOutcomeUnknownError
 from projections._tools import OPEN_TOOLS, OpenTool, OpenTools
 
 __all__ = [

@@ -29,6 +29,7 @@ from eventstore import (
     ToolSucceeded,
 )
 from projections._load import load
+from projections._tool_errors import ToolFailedError, ToolOutcomeUnknownError
 from projections._tools import (
     OPEN_TOOLS,
     OpenTool,
@@ -38,40 +39,12 @@ from projections._tools import (
     tool_event,
 )
 
-__all__ = ["Ledger", "ToolFailedError", "ToolOutcomeUnknownError", "ToolStore"]
+__all__ = ["Ledger", "ToolStore"]
 
 _TOKEN_BYTES: Final = 8
 _REASON_CHARACTERS_MAX: Final = 4_000  # of an error's text; the whole of it belongs into a run log
 
 T = TypeVar("T")
-
-
-class ToolOutcomeUnknownError(EventStoreError):
-    """A tool was requested before and has no outcome; it was not run again."""
-
-    def __init__(self, *, stream: str, tool: OpenTool) -> None:
-        super().__init__(
-            f"tool {tool.name!r:.80} was requested in stream {stream!r} at position "
-            f"{tool.position} (call {tool.call}, attempt {tool.attempt}) and has no outcome: it "
-            "may have run, or be running; it was not run again; find out, then say "
-            "settle(call, succeeded=…) or settle(call, failed=…), or run it with retry=True"
-        )
-        self.stream = stream
-        self.tool = tool
-
-
-class ToolFailedError(EventStoreError):
-    """A tool's recorded outcome is a failure; it was not run again."""
-
-    def __init__(self, *, stream: str, call: str, name: str, reason: str) -> None:
-        super().__init__(
-            f"tool {name!r:.80} failed in stream {stream!r} (call {call}): {reason}; "
-            "run it with retry=True for another attempt"
-        )
-        self.stream = stream
-        self.call = call
-        self.name = name
-        self.reason = reason
 
 
 class ToolStore(EventReader[Event], Protocol):
