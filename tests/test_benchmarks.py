@@ -74,6 +74,21 @@ def test_rebuild_measures_every_fold_beside_a_bare_decode(tmp_path: Path) -> Non
     assert not (tmp_path / "new").exists()
 
 
+def test_verify_measures_every_shape_of_log_beside_a_bare_checksum(tmp_path: Path) -> None:
+    """Two lengths of line, three sizes of commit; each log was verified whole."""
+    printed, written = run(tmp_path, "benchmarks.verify")
+    check_results(written)
+    assert [result["case"] for result in written["results"]] == 2 * [
+        "1 event a commit",
+        "64 tasks a commit",
+        "1,000 events a commit",
+    ]
+    lengths = [int(result["setting"].split()[0]) for result in written["results"]]
+    assert lengths == pytest.approx(3 * [200] + 3 * [300], abs=15)
+    assert "bytes/s" in printed
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_case_and_its_floor_take_turns_and_swap_places() -> None:
     """Every round measures both; the first round only warms up, and each goes first in turn."""
     order: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +15,7 @@ import anyio.to_thread
 import pytest
 
 import eventstore as es
+from eventstore._log import _verify
 from eventstore._log._lines import SUFFIX_BYTES
 
 LF = b"\n"
@@ -277,6 +279,72 @@ def test_a_lock_record_of_another_file_does_not_count(tmp_path: Path) -> None:
     found = es.verify_log(path)
     assert _places(found) == [("notice", 0, 1)]
     assert found.is_sound
+
+
+@pytest.mark.parametrize("chunk_bytes", [64, 300, 701, 1_500, 4_096])
+def test_what_is_found_does_not_depend_on_where_chunks_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
+) -> None:
+    """Runs of sound chunks are passed over and the rest is read line by line, with one result.
+
+    Whole commits, commits over many chunks, foreign lines, and bytes changed, lost or doubled.
+    """
+    path = tmp_path / "history.jsonl"
+    sizes = (1, 1, 3, 12, 1, 40, 1, 1, 2)
+    _write(path, *([_event("x" * number)] * number for number in sizes))
+    _write(path, *([_event("y" * number)] * number for number in sizes), stream="main")
+    lines = path.read_bytes().splitlines(keepends=True)
+    foreign = _foreign_lines()[0]
+    content = b"".join([*lines, foreign, b"no record\n", foreign])
+    dice = random.Random(chunk_bytes)
+    log = _without_lock_record(tmp_path / "copy", content)
+    _write(log, [_event()] * 3, [_event()], stream="main")
+    content = log.read_bytes()
+    for broken in [content, *(_broken(content, dice) for _ in range(60))]:
+        log.write_bytes(broken)
+        whole = es.verify_log(log)
+        with monkeypatch.context() as patched:
+            patched.setattr(_verify, "CHUNK_BYTES", chunk_bytes)
+            assert es.verify_log(log) == whole
+
+
+def _broken(content: bytes, dice: random.Random) -> bytes:
+    """Change, lose or double a few bytes somewhere, or cut the end off."""
+    at = dice.randrange(len(content))
+    end = min(len(content), at + dice.choice([1, 30, 400]))
+    match dice.randrange(4):
+        case 0:
+            return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        case 1:
+            return content[:at] + content[end:]
+        case 2:
+            return content[:end] + content[at:]
+        case _:
+            return content[:at]
+
+
+def test_a_gap_behind_many_sound_lines_is_named_by_its_byte(tmp_path: Path) -> None:
+    """The numbers of every line are compared, not only those at the end of a chunk."""
+    path = tmp_path / "history.jsonl"
+    *_, before, _ = _write(path, *([_event()] for _ in range(200)))
+    content = path.read_bytes()
+    body = content[before : -SUFFIX_BYTES - 1].replace(b'"version":200', b'"version":202')
+    running = crc32(content[:before] + body)
+    sealed = b'%b,"crc":"%08x%08x"}\n' % (body, crc32(body), running)
+    log = _without_lock_record(tmp_path / "copy", content[:before] + sealed)
+    assert _places(es.verify_log(log)) == [("damage", before, 200)]
+
+
+def test_progress_is_told_up_to_the_last_byte(tmp_path: Path) -> None:
+    """Bytes checked never go back, over all segments, and end at the bytes there are."""
+    path = tmp_path / "history.jsonl"
+    _write_sealed(path)
+    told: list[tuple[int, int]] = []
+    found = es.verify_log(path, progress=lambda done, total: told.append((done, total)))
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert len(told) >= found.segments
+    assert {total for _, total in told} == {found.bytes}
+    assert told[-1] == (found.bytes, found.bytes)
 
 
 def test_verifying_changes_nothing(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ Nothing is written; the lock is taken, shared and for a moment, only where a rea
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import msgspec
 
 from eventstore._errors import StoreUnavailableError
 from eventstore._events import MAIN_STREAM
+from eventstore._log._clean_run import CleanRun
 from eventstore._log._evidence import weigh_record
-from eventstore._log._feed import feed_file
+from eventstore._log._feed import CHUNK_BYTES
 from eventstore._log._files import DiskFiles, Files
 from eventstore._log._findings import Finding, NotingScanner, Severity
 from eventstore._log._lines import Header
@@ -25,10 +27,14 @@ from eventstore._log._recovery import plan_recovery
 from eventstore._log._scan import START, Place
 from eventstore._log._snapshot import Segment, Snapshot, SnapshotTaker
 
-__all__ = ["Verification", "verify_files", "verify_log"]
+__all__ = ["Progress", "Verification", "names_of", "verify_files", "verify_log"]
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told now and then how many bytes were done, and how many there are. May begin again."""
 
 _LOCK_TIMEOUT_SECONDS: Final = 30.0
 _FINDINGS_MAX: Final = 100  # a list of more is no longer read; the count goes on
+_LESSER: Final = ("malformed", "notice")
 _LOOKS_MAX: Final = 3  # a writer may recover the file while it is read; then look again
 
 
@@ -45,9 +51,13 @@ class Verification(msgspec.Struct, frozen=True):
         noise: lines that are no record of anybody.
         void: lines of commits that never became whole.
         bad: lines that claim to be ours and are not.
-        findings: the first 100, in the order of the log.
+        findings: the first 100, in the order of the log; damage and a torn end are always among
+            them.
         finding_count: how many there were.
         is_sound: whether there was none but notices.
+        cut_bytes: at the end, that the next writer moves to the quarantine.
+        lacks_lf: whether the last record is whole but for its LF, which the next writer adds.
+        is_failed: whether the last writer met an I/O error, so that the next one copies the file.
     """
 
     segments: int
@@ -62,16 +72,24 @@ class Verification(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
     finding_count: int
     is_sound: bool
+    cut_bytes: int = 0
+    lacks_lf: bool = False
+    is_failed: bool = False
 
 
 def verify_log(
-    path: str | os.PathLike[str], *, lock_timeout_seconds: float = _LOCK_TIMEOUT_SECONDS
+    path: str | os.PathLike[str],
+    *,
+    lock_timeout_seconds: float = _LOCK_TIMEOUT_SECONDS,
+    progress: Progress | None = None,
 ) -> Verification:
     """Read a whole log and check every byte of it, while others may write to it. Blocks.
 
     Args:
         path: the active `.jsonl` file.
         lock_timeout_seconds: how long to wait for a writer, where its word is needed.
+        progress: told after each MiB how many bytes were checked, and how many there are in all;
+            begins again at 0 if a writer recovered the log meanwhile. What it raises ends it.
 
     Returns:
         What is there and what is wrong, in the order of the log.
@@ -80,20 +98,38 @@ def verify_log(
         StoreUnavailableError: there is no log at the path, or it cannot be read.
         StoreBusyError: the end could not be judged, because a writer kept the lock.
     """
+    directory, names = names_of(path)
+    return verify_files(
+        DiskFiles(directory), names, lock_timeout_seconds=lock_timeout_seconds, progress=progress
+    )
+
+
+def names_of(path: str | os.PathLike[str]) -> tuple[str, LogNames]:
+    """The directory of a log, and the names in it.
+
+    Raises:
+        StoreUnavailableError: no log can have this name.
+    """
     full: str = os.path.abspath(path)  # noqa: PTH100 - no symlink may be resolved here
     directory, name = os.path.split(full)
     names = LogNames(name)
     if names.lock in ("", ".", "..", name):
         raise StoreUnavailableError(path=full, reason="is no file name a log can have")
-    return verify_files(DiskFiles(directory), names, lock_timeout_seconds=lock_timeout_seconds)
+    return directory, names
 
 
-def verify_files(files: Files, names: LogNames, *, lock_timeout_seconds: float) -> Verification:
+def verify_files(
+    files: Files,
+    names: LogNames,
+    *,
+    lock_timeout_seconds: float,
+    progress: Progress | None = None,
+) -> Verification:
     """Check a log behind the seam; as `verify_log`."""
     taker = SnapshotTaker(files, names, lock_timeout_seconds=lock_timeout_seconds)
     lock = LogLock(files, names, create=False)
     try:
-        looks, offsets = 0, False
+        looks = 0
         while True:
             # The record is read first: what it calls durable must then be in the snapshot.
             record = lock.read_record()
@@ -103,12 +139,9 @@ def verify_files(files: Files, names: LogNames, *, lock_timeout_seconds: float) 
                 raise StoreUnavailableError(
                     path=files.path(names.active), reason="there is no such file"
                 )
-            verifier = _Verifier(files, names, offsets=offsets)
+            verifier = _Verifier(files, names, progress=progress)
             verifier.verify(snapshot, record)
             looks += 1
-            if verifier.has_gaps and not offsets:
-                offsets = True  # they cost a quarter of the time, and are needed next to never
-                continue
             if verifier.is_sound or looks == _LOOKS_MAX or taker.take().end == snapshot.end:
                 return verifier.result(snapshot)
     except OSError as error:
@@ -124,14 +157,17 @@ def verify_files(files: Files, names: LogNames, *, lock_timeout_seconds: float) 
 class _Verifier:
     """One look at a log, segment by segment."""
 
-    def __init__(self, files: Files, names: LogNames, *, offsets: bool) -> None:
+    def __init__(self, files: Files, names: LogNames, *, progress: Progress | None) -> None:
         self.findings: list[Finding] = []
         self.finding_count = 0
         self.is_sound = True
-        self.has_gaps = False
+        self._cut_bytes = 0
+        self._lacks_lf = self._is_failed = False
         self._files = files
         self._names = names
-        self._offsets = offsets
+        self._progress = progress
+        self._bytes = 0  # in all segments
+        self._bytes_before = 0  # in those before the current one
         self._name = names.active
         self._events = 0
         self._versions: dict[str, int] = {}  # of the last event of each stream
@@ -140,6 +176,7 @@ class _Verifier:
 
     def verify(self, snapshot: Snapshot, record: LockRecord | None) -> None:
         """Look through everything."""
+        self._bytes = sum(segment.end for segment in snapshot.segments)
         for segment in snapshot.segments:
             self._name = segment.name
             start = msgspec.structs.replace(self._place, offset=0)
@@ -155,18 +192,24 @@ class _Verifier:
                     self._verify_sealed(segment, handle, start)
             finally:
                 self._files.close(handle)
+            self._bytes_before += segment.end
 
     def result(self, snapshot: Snapshot) -> Verification:
         """Everything that was found."""
+        order = {self._files.path(s.name): number for number, s in enumerate(snapshot.segments)}
+        self.findings.sort(key=lambda finding: (order[finding.file], finding.offset))
         return Verification(
             segments=len(snapshot.segments),
-            bytes=sum(segment.end for segment in snapshot.segments),
+            bytes=self._bytes,
             lines=self._place.position,
             events=self._events,
             streams=len(self._versions),
             findings=tuple(self.findings),
             finding_count=self.finding_count,
             is_sound=self.is_sound,
+            cut_bytes=self._cut_bytes,
+            lacks_lf=self._lacks_lf,
+            is_failed=self._is_failed,
             **self._counts,
         )
 
@@ -174,9 +217,19 @@ class _Verifier:
         """Take down a finding in the current segment."""
         self.finding_count += 1
         self.is_sound = self.is_sound and severity == "notice"
-        if len(self.findings) < _FINDINGS_MAX:
-            path = self._files.path(self._name)
-            self.findings.append(Finding(path, offset, position, reason, severity))
+        if len(self.findings) == _FINDINGS_MAX:
+            lesser = severity in _LESSER or self._forget_lesser() is None
+            if lesser:
+                return
+        path = self._files.path(self._name)
+        self.findings.append(Finding(path, offset, position, reason, severity))
+
+    def _forget_lesser(self) -> Finding | None:
+        """Make room for damage behind very many lines of no consequence."""
+        for index in range(len(self.findings) - 1, -1, -1):
+            if self.findings[index].severity in _LESSER:
+                return self.findings.pop(index)
+        return None
 
     def _verify_sealed(self, segment: Segment, handle: int, start: Place) -> None:
         scanner = self._scan(handle, start, end=segment.end)
@@ -205,6 +258,7 @@ class _Verifier:
         record = proven
         self._judge_end(scanner, size=segment.end, record=record, contradicted=contradicted)
         if record is not None and record.state == "failed":
+            self._is_failed = True
             reason = "the last writer met an I/O error; the next one copies the file to a new inode"
             self.note(record.end, record.position + 1, reason, "notice")
         self._add(scanner)
@@ -228,6 +282,7 @@ class _Verifier:
             scanner.note_bad_end()
             self.note(plan.damage.offset, plan.damage.position, plan.damage.reason, "damage")
             return
+        self._cut_bytes, self._lacks_lf = plan.cut, plan.terminate
         if plan.terminate:
             place = scanner.place
             reason = "the last record lacks its LF; the next writer adds it"
@@ -242,21 +297,61 @@ class _Verifier:
             self.note(plan.keep, scanner.settled.position + 1, reason, "torn")
 
     def _scan(self, handle: int, start: Place, *, end: int, watch: int = -1) -> NotingScanner:
-        scanner = NotingScanner(self.note, start, watch=watch, offsets=self._offsets)
-        feed_file(
-            self._files, handle, scanner, end=end, after_chunk=lambda: self._take_lines(scanner)
-        )
-        return scanner
+        """Look through a segment: over what is sound in a run, line by line over the rest.
+
+        Returns:
+            The scanner that saw the end.
+        """
+        place, watched = start, start.running if watch == start.offset else None
+        while True:
+            place = self._pass_over(handle, place, end=end)
+            scanner = NotingScanner(self.note, place, watch=watch, offsets=True)
+            is_over = self._scan_lines(handle, scanner, end=end)
+            watched = watched if scanner.watched is None else scanner.watched
+            if is_over:
+                scanner.watched = watched
+                return scanner
+            self._count(scanner)
+            place = scanner.place
+
+    def _scan_lines(self, handle: int, scanner: NotingScanner, *, end: int) -> bool:
+        """Look at line after line, until they are sound again.
+
+        Returns:
+            Whether that was never, up to the end.
+        """
+        offset = scanner.place.offset
+        while offset < end and (data := self._read(handle, offset, end=end)):
+            scanner.feed(data)
+            self._take_lines(scanner)
+            offset += len(data)
+            self._tell(offset)
+            if offset < end and _is_on_clean_ground(scanner):
+                return False
+        return True
+
+    def _pass_over(self, handle: int, place: Place, *, end: int) -> Place:
+        run = CleanRun(place, self._versions)
+        while run.offset < end and run.take(self._read(handle, run.offset, end=end)):
+            self._tell(run.offset)
+        self._events += run.events
+        return run.place
+
+    def _read(self, handle: int, offset: int, *, end: int) -> bytes:
+        return self._files.pread(handle, min(CHUNK_BYTES, end - offset), offset)
+
+    def _tell(self, offset: int) -> None:
+        if self._progress is not None:
+            self._progress(self._bytes_before + offset, self._bytes)
 
     def _take_lines(self, scanner: NotingScanner) -> None:
         """Count events, and check that each stream's versions have no gap."""
         versions = self._versions
-        for index, header in enumerate(scanner.lines):
-            stream = header.stream
-            before = versions.get(stream, 0)
-            version = versions[stream] = header.version
-            if version != before + 1:
-                self._note_gap(header, before, scanner.offsets[index] if self._offsets else 0)
+        for header, offset in zip(scanner.lines, scanner.offsets, strict=True):
+            before = versions.get(header.stream, 0)
+            versions[header.stream] = header.version
+            if header.version != before + 1:
+                self._note_gap(header, before, offset)
         self._events += len(scanner.lines)
         scanner.lines.clear()
         scanner.offsets.clear()
@@ -265,11 +360,26 @@ class _Verifier:
         # Noise uses up versions of `main`, and damage, noted already, takes events away.
         may_skip = header.stream == MAIN_STREAM or not self.is_sound
         if header.version <= before or not may_skip:
-            self.has_gaps = True
             reason = f"version {header.version} of stream {header.stream!r} follows {before}"
             self.note(offset, header.position, reason, "damage")
 
     def _add(self, scanner: NotingScanner) -> None:
         self._place = scanner.place
+        self._count(scanner)
+
+    def _count(self, scanner: NotingScanner) -> None:
         for name in self._counts:
             self._counts[name] += getattr(scanner.counts, name)
+
+
+def _is_on_clean_ground(scanner: NotingScanner) -> bool:
+    """Whether the last line was one of ours that fits and ends its commit.
+
+    Then nothing before it is undecided, and what comes may be passed over again.
+    """
+    place = scanner.place
+    return (
+        scanner.sound == (place.offset, place.position)
+        and scanner.settled == place
+        and scanner.rest_size < CHUNK_BYTES  # the run would not reach the end of a longer line
+    )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import collections
 import json
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 import eventstore as es
 from projections.cli._errors import ExitCode
+from projections.cli._progress import byte_progress
 from projections.cli._text import clean, count
 
-__all__ = ["verify"]
+__all__ = ["print_findings", "verify"]
 
 _NEXT: Final = {
-    "damage": "keep the file as it is; `loopledger show` still reads what is sound",
-    "torn": "open it for writing: recovery moves these bytes to the quarantine and goes on",
+    "damage": "`loopledger repair` says what can be salvaged; the file itself is never changed",
+    "torn": "open it for writing, or `loopledger repair`: these bytes move to the quarantine",
     "malformed": "nothing has to be done: such lines are skipped and stay where they are",
 }
 
@@ -27,7 +29,8 @@ def verify(path: str, *, as_json: bool) -> ExitCode:
     Raises:
         EventStoreError: there is no log, or it cannot be read.
     """
-    found = es.verify_log(path)
+    with byte_progress() as progress:
+        found = es.verify_log(path, progress=progress)
     if as_json:
         answer = {"schema": "loopledger.verification/1", "path": path}
         print(json.dumps(answer | msgspec.to_builtins(found)))  # ASCII only, as `show`
@@ -46,11 +49,7 @@ def _print_report(path: str, found: es.Verification) -> None:
     print(
         f"  {found.foreign} foreign, {found.noise} noise, {found.void} void, {found.bad} bad lines"
     )
-    for finding in found.findings:
-        print(
-            f"{finding.severity}: {clean(finding.file)}: byte {finding.offset}, "
-            f"position {finding.position}: {clean(finding.reason)}"
-        )
+    print_findings(found.findings)
     unlisted = found.finding_count - len(found.findings)
     if unlisted:
         print(f"and {unlisted} more")
@@ -58,3 +57,12 @@ def _print_report(path: str, found: es.Verification) -> None:
     for severity, step in _NEXT.items():
         if severity in severities:
             print(f"next ({severity}): {step}")
+
+
+def print_findings(findings: Sequence[es.Finding]) -> None:
+    """Print what is wrong, one per line: what, file, byte, position, reason."""
+    for finding in findings:
+        print(
+            f"{finding.severity}: {clean(finding.file)}: byte {finding.offset}, "
+            f"position {finding.position}: {clean(finding.reason)}"
+        )
