@@ -20,6 +20,7 @@ The parts, and where to read on:
 * events and their places: `Event`, `HistoryEvent`, `Recorded`, `EventTypes`, the twelve kinds of a
   loop's history (`LOOP_EVENTS`), and with the three of tool calls (`AGENT_EVENTS`);
 * the log: `open_store`, `memory_store`; what every backend promises: `EventStore`, `EventReader`;
+* a log after an accident: `verify_log` names what is wrong where, `salvage_log` copies what is not;
 * the bytes on disk: FORMAT.md beside this file;
 * one driver per stream: `store.claim`, `Claimable`, `Owner`;
 * run contexts, the per-run log directories: `RunContext`, `list_runs`, `prune_runs`, ...;
@@ -62,6 +63,7 @@ from eventstore._log._log_reader import LogReader
 from eventstore._log._log_store import LogStore, memory_store, open_store
 from eventstore._log._memory_files import MemoryFiles
 from eventstore._log._recovery import Recovery
+from eventstore._log._salvage import PositionRange, Salvage, salvage_log
 from eventstore._log._verify import Verification, verify_log
 from eventstore._loop import (
     LOOP_EVENTS,
@@ -164,6 +166,7 @@ __all__ = [
     "OwnerReader",
     "Ownership",
     "Page",
+    "PositionRange",
     "Recorded",
     "Recovery",
     "Resume",
@@ -171,6 +174,7 @@ __all__ = [
     "RunContext",
     "RunContextError",
     "RunMetadata",
+    "Salvage",
     "Severity",
     "StoreBusyError",
     "StoreClosedError",
@@ -192,5 +196,6 @@ __all__ = [
     "memory_store",
     "open_store",
     "prune_runs",
+    "salvage_log",
     "verify_log",
 ]

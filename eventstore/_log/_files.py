@@ -44,6 +44,7 @@ class FileStat(msgspec.Struct, frozen=True, gc=False):
     size: int
     kind: Literal["file", "directory", "other"] = "file"
     permissions: int = FILE_MODE
+    modified_ns: int = 0  # since 1970, where the system tells
 
 
 class Files(Protocol):
@@ -293,4 +294,4 @@ def _file_stat(status: os.stat_result) -> FileStat:
     kind: Literal["file", "directory", "other"] = "file"
     if not stat.S_ISREG(mode):
         kind = "directory" if stat.S_ISDIR(mode) else "other"
-    return FileStat(status.st_ino, status.st_size, kind, stat.S_IMODE(mode))
+    return FileStat(status.st_ino, status.st_size, kind, stat.S_IMODE(mode), status.st_mtime_ns)

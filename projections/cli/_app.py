@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import traceback
 from collections.abc import Generator, Sequence
@@ -23,7 +24,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="loopledger", prog_name="loopledger")
 def _cli() -> None:
-    """Look at loop histories. Nothing here writes to them.
+    """Look at loop histories. Nothing here writes to them but `repair --apply`.
 
     Exit codes: 0 all is well, 2 usage, 3 no log there, 4 not sound, 5 locked, 7 extra missing.
     """
@@ -74,6 +75,29 @@ def _verify(path: str, *, as_json: bool) -> ExitCode:
         return verify(path, as_json=as_json)
 
 
+@_cli.command("repair")
+@_PATH
+@click.option("--apply", is_flag=True, help="Do it; without this, only say what would be done.")
+@click.option(
+    "--into",
+    type=click.Path(),
+    metavar="DIR",
+    help="Where the salvaged log goes: a new directory. Default: one beside PATH.",
+)
+@_JSON
+def _repair(path: str, *, apply: bool, into: str | None, as_json: bool) -> ExitCode:
+    """Say what a repair of the history at PATH would do; with --apply, do it.
+
+    A torn end, which was never acknowledged, moves to the quarantine, as opening would do it. If
+    acknowledged data is damaged, every undamaged event is copied into a new log, and PATH is not
+    changed. Without --apply, exit with 4 if there is something to do.
+    """
+    from projections.cli._repair import repair
+
+    with _explained(path):
+        return repair(path, into=into, apply=apply, as_json=as_json)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 
@@ -83,6 +107,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code. Everything was said already.
     """
+    # What the log has to say, uncleaned, is for programs: the commands print it themselves.
+    logging.getLogger("eventstore").addHandler(logging.NullHandler())
     return until_stopped(partial(_run, list(arguments) or ["--help"]))
 
 
