@@ -239,6 +239,48 @@ def test_verify_json_is_one_object(tmp_path: Path) -> None:
     ]
 
 
+def test_progress_is_shown_on_a_terminal_and_only_if_it_takes_long(tmp_path: Path) -> None:
+    """The bar stands on stderr and is taken away; a short run, or a pipe, sees none of it."""
+    path = _three_loops(tmp_path / "history.jsonl")
+    for patience, columns in ((0.0, "100"), (0.0, "40"), (60.0, "100")):
+        code, output, bar = _verify_with_terminal_for_errors(path, patience, COLUMNS=columns)
+        assert (code, output.count("\n")) == (0, 4)
+        assert "\x1b" not in output
+        assert ("kB" in bar) is (patience == 0), bar
+        assert bar.endswith("\x1b[2K") is (patience == 0)  # the line is empty again
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+    assert colour.search(_verify_with_terminal_for_errors(path, 0.0)[2])
+    assert not colour.search(_verify_with_terminal_for_errors(path, 0.0, NO_COLOR="1")[2])
+
+
+def _verify_with_terminal_for_errors(
+    path: Path, patience_seconds: float, **environment: str
+) -> tuple[int, str, str]:
+    program = (
+        "import sys; from projections.cli import _app, _progress; "
+        f"_progress._PATIENCE_SECONDS = {patience_seconds}; "
+        f"sys.exit(_app.run(['verify', {str(path)!r}]))"
+    )
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=_environment(**{"COLUMNS": "100", "TERM": "xterm", **environment}),
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    ) as process:
+        os.close(theirs)
+        output, _ = process.communicate(timeout=60)
+    bar = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            bar += chunk
+    except OSError:  # the end of a terminal is an error on Linux
+        pass
+    os.close(ours)
+    return process.returncode, output, bar.decode()
+
+
 # --- text of others ---
 
 
@@ -270,7 +312,7 @@ def test_nothing_an_agent_wrote_reaches_the_terminal_raw(
     assert "evil" in done.stdout
     copy = directory / "copy.jsonl"
     copy.write_bytes(_with_stream_name(_write(directory / "one.jsonl", {"otter": [STARTED]})))
-    for command in ("show", "verify"):
+    for command in ("show", "verify", "repair"):
         _assert_harmless(_run(command, copy, *flags, columns=400))
         _assert_harmless(_run(command, directory / "no\x1b]0;such.jsonl", *flags, columns=400))
 
@@ -320,7 +362,7 @@ def _run_on_terminal(*arguments: str | Path, **environment: str) -> str:
 # --- how it ends ---
 
 
-@pytest.mark.parametrize("command", ["show", "verify"])
+@pytest.mark.parametrize("command", ["show", "verify", "repair"])
 def test_what_is_no_log_is_exit_code_3(tmp_path: Path, command: str) -> None:
     """Each error says what is wrong with which path, and what to do; no traceback."""
     path = _write(tmp_path / "logs" / "history.jsonl", {"otter": [STARTED]})
@@ -344,7 +386,8 @@ def test_what_is_no_log_is_exit_code_3(tmp_path: Path, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("shwo", "x"), ("show",), ("show", "--no-such"), ("verify", "a", "b")]
+    "arguments",
+    [("shwo", "x"), ("show",), ("show", "--no-such"), ("verify", "a", "b"), ("prove", "x")],
 )
 def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     """The mistake is named, and where help is."""
@@ -359,8 +402,8 @@ def test_help_is_for_those_who_ask_and_those_who_say_nothing() -> None:
     for arguments in ((), ("-h",), ("--help",)):
         done = _run(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "show" in done.stdout
-        assert "verify" in done.stdout
+        for command in ("show", "verify", "repair", "prove"):
+            assert command in done.stdout
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:

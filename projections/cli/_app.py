@@ -98,6 +98,31 @@ def _repair(path: str, *, apply: bool, into: str | None, as_json: bool) -> ExitC
         return repair(path, into=into, apply=apply, as_json=as_json)
 
 
+@_cli.command("prove")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(),
+    default=".",
+    metavar="DIR",
+    help="On which disk; a scratch directory is made there. Default: here.",
+)
+@_JSON
+def _prove(seconds: float, directory: str, *, as_json: bool) -> ExitCode:
+    """Kill writers on this machine for a while, and count what they lose: nothing.
+
+    Three processes append to one log and are SIGKILLed again and again; whatever was acknowledged
+    must be there when the log is opened again, also in copies cut as a power cut may cut it. Exit
+    with 4 if anything is missing; the logs are then kept.
+    """
+    from projections.cli.prove._report import prove
+
+    return prove(seconds=seconds, directory=directory, as_json=as_json)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 

@@ -1,4 +1,4 @@
-"""A progress bar for what takes long: on a terminal's stderr, after half a second, in bytes."""
+"""What goes on, for what takes long: on a terminal's stderr, and after half a second only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.status import Status
 
-__all__ = ["byte_progress"]
+__all__ = ["byte_progress", "status_line"]
 
 _PATIENCE_SECONDS: Final = 0.5
 
@@ -39,6 +40,29 @@ def byte_progress() -> Generator[Callable[[int, int], None] | None]:
     finally:
         if bar is not None:
             bar.stop()
+
+
+@contextlib.contextmanager
+def status_line() -> Generator[Callable[[str], None]]:
+    """What to tell in words how far it is; nobody hears it where there is no terminal."""
+    begun = time.monotonic()
+    line: Status | None = None
+
+    def tell(text: str) -> None:
+        nonlocal line
+        if line is None and sys.stderr.isatty() and time.monotonic() - begun >= _PATIENCE_SECONDS:
+            from rich.console import Console
+
+            line = Console(stderr=True, markup=False, highlight=False).status("")
+            line.start()
+        if line is not None:
+            line.update(text)
+
+    try:
+        yield tell
+    finally:
+        if line is not None:
+            line.stop()
 
 
 def _bar() -> Progress:
