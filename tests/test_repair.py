@@ -268,11 +268,15 @@ def test_the_rest_of_a_damaged_commit_is_kept_and_counted(tmp_path: Path) -> Non
 def test_lines_that_stand_there_twice_are_kept_once(tmp_path: Path) -> None:
     """A doubled or misplaced block makes no event happen twice, and hides none."""
     log = tmp_path / "history.jsonl"
-    _write(log, *([_event(str(number))] for number in range(9)))
+    _write(log, *([_event(str(number))] for number in range(6)), [_event("6"), _event("7")])
+    _write(log, [_event("8")])
     lines = _lines(log)
-    for number, order in enumerate(
-        [[0, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8], [0, 8, 1, 2, 3, 4, 5, 6, 7]]
-    ):
+    orders = [
+        [0, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8],
+        [0, 8, 1, 2, 3, 4, 5, 6, 7],
+        [0, 1, 2, 3, 4, 6, 5, 6, 7, 8],
+    ]
+    for number, order in enumerate(orders):
         log.write_bytes(b"".join(lines[index] for index in order))
         new = _salvaged(log, tmp_path / str(number))
         assert sorted(map(_content, new)) == sorted(map(_content, lines))
@@ -336,6 +340,22 @@ def test_an_interrupted_salvage_is_no_log(tmp_path: Path, monkeypatch: pytest.Mo
         es.salvage_log(log, tmp_path / "new")
     assert names == [["history.jsonl.partial"]]
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_path_that_is_no_text_is_told_as_far_as_it_can_be(tmp_path: Path) -> None:
+    """Bytes of a file name that are no UTF-8 stand as escapes in the record of the salvage."""
+    directory = tmp_path / os.fsdecode(b"logs-\xff")
+    try:
+        directory.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    log = directory / "history.jsonl"
+    _write(log, [_event("a")], [_event("b")], [_event("c")])
+    log.write_bytes(log.read_bytes().replace(b'"payload":"b"', b'"payload":"B"'))
+    es.salvage_log(log, tmp_path / "new")
+    told = _record(tmp_path / "new" / "history.jsonl")["type"]
+    assert told["source"] == f"{tmp_path}/logs-\\udcff/history.jsonl"
+    assert told["findings"][0]["file"] == told["source"]
 
 
 # --- the command ---

@@ -192,12 +192,13 @@ class Rescuer:
         if self._commit is not None and header.commit != self._commit:
             self._decide(acknowledged=self._misfits or not fits)
         self.found.position = header.position
-        if header.position in self._seen:
+        is_repeated = header.position in self._seen
+        self._commit = header.commit
+        self._misfits = self._misfits or is_repeated or not fits
+        if is_repeated:
             self.found.repeated += 1
             return
         self._seen.add(header.position, bridges=fits)
-        self._commit = header.commit
-        self._misfits = self._misfits or not fits
         kept = Kept(_content(line, body), header.stream, header.position, is_ours=True)
         self._waiting.append(kept)
         self._waiting_ours += 1

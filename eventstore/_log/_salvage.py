@@ -367,7 +367,7 @@ def _result(
 def _record_of(result: Salvage, status: FileStat) -> bytes:
     modified = datetime.fromtimestamp(status.modified_ns // 10**9, UTC)
     event = _LogSalvaged(
-        source=result.source,
+        source=_text(result.source),
         source_inode=status.inode,
         source_bytes=result.found.bytes,
         source_modified=format_timestamp(modified),
@@ -380,7 +380,10 @@ def _record_of(result: Salvage, status: FileStat) -> bytes:
         repeated=result.repeated,
         bad=result.bad,
         noise=result.noise,
-        findings=result.found.findings,
+        findings=[
+            msgspec.structs.replace(finding, file=_text(finding.file))
+            for finding in result.found.findings
+        ],
         finding_count=result.found.finding_count,
         positions=result.ranges,
         position_range_count=result.range_count,
@@ -391,6 +394,11 @@ def _record_of(result: Salvage, status: FileStat) -> bytes:
         msgspec.json.encode(event),
         SALVAGE_STREAM.encode(),
     )
+
+
+def _text(path: str) -> str:
+    """A path as text that can be encoded: file names may hold bytes that are no UTF-8."""
+    return path.encode(errors="backslashreplace").decode()
 
 
 def _version() -> str:
