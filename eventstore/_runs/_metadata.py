@@ -90,7 +90,7 @@ def parse_metadata(content: bytes, *, path: str) -> RunMetadata:
     """
     try:
         return msgspec.json.decode(content, type=RunMetadata)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # all that msgspec says is a ValueError
         raise RunContextError(
             f"{path}: damaged ({error}); it was left as it is; write_metadata() keeps it aside"
         ) from error

@@ -421,7 +421,8 @@ async def test_metadata_the_original_wrote_is_kept_on_resume(workspace: Workspac
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"", b"{", b"[]", b"\xff", b"{}", b"[" * 100_000, b'{"resumes":1}']
+    "damaged",
+    [b"", b"{", b"[]", b"\xff", b"{}", b"[" * 100_000, b'{"resumes":1}', b'{"run_id":"\xff"}'],
 )
 async def test_damaged_metadata_is_kept_aside(
     workspace: Workspace, clock: ManualClock, damaged: bytes
