@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from tests.crash._checker import ViolationError, check_seed
 from tests.crash._faults import FAULTS, Fault, FaultError, sweep
 from tests.crash._planted_bugs import MUTANTS, Mutant
 from tests.crash._workloads import PROFILES
+from tests.recovery import test_index_files
 
 __all__ = ["killer_of"]
 
@@ -50,7 +52,7 @@ def killer_of(mutant: Mutant) -> str | None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=900,
         )
     verdict = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
     return None if verdict == _SURVIVED else verdict
@@ -59,12 +61,11 @@ def killer_of(mutant: Mutant) -> str | None:
 def _check() -> str:
     """Run the checks until one fails; return its name."""
     logging.getLogger("eventstore").disabled = True
-    for name, test in vars(test_single_steps).items():
-        if name.startswith("test_"):
-            try:
-                test()
-            except (AssertionError, EventStoreError, OSError) as error:
-                return f"{name}: {str(error).splitlines()[:1]}"
+    for name, test in _plain_tests():
+        try:
+            test()
+        except (AssertionError, EventStoreError, OSError) as error:
+            return f"{name}: {str(error).splitlines()[:1]}"
     # What notices most, soonest, first.
     return (
         _sweep(FAULTS[:1])
@@ -73,6 +74,14 @@ def _check() -> str:
         or _seeds(range(len(PROFILES), _SEEDS))
         or _SURVIVED
     )
+
+
+def _plain_tests() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Tests that need nothing of pytest."""
+    for module in (test_single_steps, test_index_files):
+        for name, test in vars(module).items():
+            if name.startswith("test_") and not signature(test).parameters:
+                yield name, test
 
 
 def _sweep(faults: Sequence[Fault]) -> str | None:
