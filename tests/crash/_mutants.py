@@ -18,6 +18,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 import tests
 from eventstore import EventStoreError
 from tests.crash import test_single_steps
@@ -54,7 +56,7 @@ def killer_of(mutant: Mutant) -> str | None:
             check=False,
             timeout=900,
         )
-    verdict = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
+    verdict = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
     return None if verdict == _SURVIVED else verdict
 
 
@@ -64,7 +66,7 @@ def _check() -> str:
     for name, test in _plain_tests():
         try:
             test()
-        except (AssertionError, EventStoreError, OSError) as error:
+        except (AssertionError, EventStoreError, OSError, pytest.fail.Exception) as error:
             return f"{name}: {str(error).splitlines()[:1]}"
     # What notices most, soonest, first.
     return (
