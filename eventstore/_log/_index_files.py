@@ -15,10 +15,11 @@ from typing import Final
 
 from eventstore._log._files import Files
 from eventstore._log._index_run import BROKEN, LOG_START, Identity, IndexRun, Mark, merge_runs
+from eventstore._log._lines import SUFFIX_BYTES, running_after
 from eventstore._log._names import LogNames
 from eventstore._log._repair import write_all
 
-__all__ = ["IndexFiles", "due_for_merge"]
+__all__ = ["IndexFiles", "due_for_merge", "log_has"]
 
 _NAME: Final = re.compile(r"index-([0-9]{20})-([0-9]{20})-[0-9a-f]{8}\.run(?:\.tmp)?")
 _MERGED_AT_ONCE: Final = 8
@@ -160,6 +161,15 @@ class IndexFiles:
         handle = self._handles.pop(name, None)
         if handle is not None:
             self._files.close(handle)
+
+
+def log_has(files: Files, handle: int, mark: Mark) -> bool:
+    """Whether a segment has, at a mark in it, the running CRC that the mark names."""
+    size = SUFFIX_BYTES + 1
+    place = mark.place
+    if place.offset < size:
+        return False
+    return running_after(files.pread(handle, size, place.offset - size)) == place.running
 
 
 def due_for_merge(runs: Sequence[IndexRun]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import operator
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
@@ -17,6 +19,7 @@ from eventstore._log._files import Files
 from eventstore._log._names import LogNames
 from eventstore._log._reading import BackwardCursor, ForwardCursor, LogFiles
 from eventstore._log._snapshot import Snapshot, SnapshotTaker
+from eventstore._log._stream_reading import StreamCursor, UntrueIndexError, find_stream
 from eventstore._store import Page
 
 __all__ = ["LogReader"]
@@ -25,6 +28,8 @@ _POLL_SECONDS: Final = 0.02  # how soon a subscriber sees what another process a
 _READ_THREADS: Final = 4
 
 T = TypeVar("T")
+
+_logger: Final = logging.getLogger("eventstore")
 
 
 class LogReader(Generic[E]):
@@ -144,24 +149,64 @@ class LogReader(Generic[E]):
         numbers: bool,
     ) -> Iterator[Page[E]]:
         """The pages of a snapshot, only those events that are asked for."""
-        everything = (
-            BackwardCursor(self._log, snapshot, data=data, numbers=numbers).pages()
-            if backwards
-            else ForwardCursor(self._log, data=data).pages(snapshot)
+        if stream is not None:
+            return self._stream_pages(
+                snapshot, stream, after, backwards=backwards, data=data, numbers=numbers
+            )
+        return _wanted(
+            self._everything(snapshot, backwards=backwards, data=data, numbers=numbers),
+            operator.attrgetter("position"),
+            after=after,
+            backwards=backwards,
         )
-        for page in everything:
-            wanted = page
-            if stream is not None:
-                wanted = [recorded for recorded in page if recorded.stream == stream]
-            if after and wanted:
-                oldest = wanted[-1 if backwards else 0]
-                wanted = [recorded for recorded in wanted if _number(recorded, stream) > after]
-                if wanted:
-                    yield wanted
-                if backwards and _number(oldest, stream) <= after:
-                    return
-            elif wanted:
-                yield wanted
+
+    def _stream_pages(
+        self,
+        snapshot: Snapshot,
+        stream: str,
+        after: int,
+        *,
+        backwards: bool,
+        data: bool,
+        numbers: bool,
+    ) -> Iterator[Page[E]]:
+        before: int | None = None
+        found = find_stream(self._log, snapshot, stream)
+        if found is not None:
+            cursor = StreamCursor(self._log, snapshot, stream, found, data=data)
+            try:
+                for page in cursor.pages(after, backwards=backwards):
+                    yield page
+                    if backwards:
+                        before = page[-1].version
+                    else:
+                        after = page[-1].version
+            except UntrueIndexError:
+                _logger.warning(
+                    "%s: the index does not fit the log; reading on without it",
+                    self._files.path(self._names.cache),
+                )
+            else:
+                return
+        everything = self._everything(snapshot, backwards=backwards, data=data, numbers=numbers)
+        of_stream = (
+            [
+                recorded
+                for recorded in page
+                if recorded.stream == stream and (before is None or recorded.version < before)
+            ]
+            for page in everything
+        )
+        yield from _wanted(
+            of_stream, operator.attrgetter("version"), after=after, backwards=backwards
+        )
+
+    def _everything(
+        self, snapshot: Snapshot, *, backwards: bool, data: bool, numbers: bool
+    ) -> Iterator[Page[E]]:
+        if backwards:
+            return BackwardCursor(self._log, snapshot, data=data, numbers=numbers).pages()
+        return ForwardCursor(self._log, data=data).pages(snapshot)
 
     def _main_version(self) -> int:
         cursor = ForwardCursor(self._log, data=False)
@@ -183,8 +228,25 @@ class LogReader(Generic[E]):
         return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
 
 
-def _number(recorded: Recorded[Any], stream: str | None) -> int:
-    return recorded.position if stream is None else recorded.version
+def _wanted(
+    pages: Iterable[Page[E]],
+    number: Callable[[Recorded[E]], int],
+    *,
+    after: int,
+    backwards: bool,
+) -> Iterator[Page[E]]:
+    """Leave out the events up to a number, and pages without events."""
+    for page in pages:
+        if not page:
+            continue
+        if not after:
+            yield page
+            continue
+        wanted = [recorded for recorded in page if number(recorded) > after]
+        if wanted:
+            yield wanted
+        if backwards and number(page[-1]) <= after:
+            return
 
 
 def _cancellable(pages: Iterator[T]) -> Iterator[T]:

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, NamedTuple
 
 import msgspec
 
-from eventstore._codec import Codec
+from eventstore._codec import Codec, RecordedDecoder
 from eventstore._events import MAIN_STREAM, NO_COMMIT, E, Recorded
 from eventstore._foreign import ForeignLine
 from eventstore._log._feed import CHUNK_BYTES, feed_file
@@ -75,6 +75,10 @@ class LogFiles(Generic[E]):
             verified_position=verified_position,
         )
 
+    def decoder(self, *, data: bool) -> RecordedDecoder[E]:
+        """A decoder of verified lines of ours."""
+        return self._codec.decoder(data=data)
+
     def report(self, segment: Segment, damages: list[Damage]) -> None:
         """Say what reading goes around."""
         for damage in damages:
@@ -122,15 +126,23 @@ class ForwardCursor(Generic[E]):
         log: the files.
         data: whether `data` is decoded.
         tail_record: show a complete foreign record that still lacks its LF.
+        start: number of a segment, and a place in it to begin at.
     """
 
-    def __init__(self, log: LogFiles[E], *, data: bool = True, tail_record: bool = True) -> None:
+    def __init__(
+        self,
+        log: LogFiles[E],
+        *,
+        data: bool = True,
+        tail_record: bool = True,
+        start: tuple[int, Place] = (0, START),
+    ) -> None:
         self._log = log
         self._data = data
         self._tail_record = tail_record
-        self._scanner = log.scanner(START, data=data)
-        self._segment = 0
-        self._shown = 0  # the position of the last event given out
+        self._segment, place = start
+        self._scanner = log.scanner(place, data=data)
+        self._shown = place.position  # of the last event given out, or left out
         self._reported = 0
         self._doubt = False
 

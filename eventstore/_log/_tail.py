@@ -21,9 +21,10 @@ from eventstore._log._evidence import weigh_record
 from eventstore._log._feed import feed_file
 from eventstore._log._files import Files
 from eventstore._log._index import Index, RecentIndex
+from eventstore._log._index_files import log_has
 from eventstore._log._index_keeper import INDEX_BYTES, IndexKeeper
 from eventstore._log._index_run import Mark
-from eventstore._log._lines import LF, SUFFIX_BYTES, Header, header_decoder, running_after
+from eventstore._log._lines import LF, Header, header_decoder, running_after
 from eventstore._log._lock_record import LockRecord, LockState
 from eventstore._log._names import LogNames
 from eventstore._log._recovery import Plan, Recovery, plan_recovery
@@ -204,19 +205,14 @@ class Tail:
         found = [base for base, first in self._segments if first == segment]
         name = self._names.sealed(segment) if found else self._names.active
         base = found[0] if found else self.base
-        size = SUFFIX_BYTES + 1
-        place = mark.place
-        if base + place.offset != mark.log_offset or place.offset < size:
-            return False
         status = self._files.stat(name)
-        if status is None or status.kind != "file" or status.size < place.offset:
+        if status is None or status.kind != "file" or base + mark.place.offset != mark.log_offset:
             return False
         handle = self._files.open(name, "read")
         try:
-            last = self._files.pread(handle, size, place.offset - size)
+            return log_has(self._files, handle, mark)
         finally:
             self._files.close(handle)
-        return running_after(last) == place.running
 
     def catch_up(self, record: LockRecord | None) -> LockRecord | None:
         """Adopt what others did since; as `attach`.

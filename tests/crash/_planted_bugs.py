@@ -469,15 +469,17 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an index is believed without a look at the log",
-        "_tail.py",
-        "        return running_after(last) == place.running\n",
-        "        return True\n",
+        "_index_files.py",
+        "    return running_after(files.pread(handle, size, place.offset - size)) == "
+        "place.running\n",
+        "    return True\n",
     ),
     Mutant(
         "an index is believed wherever the log's segments begin",
         "_tail.py",
-        "        if base + place.offset != mark.log_offset or place.offset < size:\n",
-        "        if place.offset < size:\n",
+        '        if status is None or status.kind != "file" or base + mark.place.offset != '
+        "mark.log_offset:\n",
+        '        if status is None or status.kind != "file":\n',
     ),
     Mutant(
         "a run of the index follows one of another log",
