@@ -50,7 +50,7 @@ Coming from ralph: `async with open_history(path) as history` has the original's
 the file with its processes, and takes the same lock.
 """
 
-from projections._history import LoopHistory, open_history
+from projections._history import HistoryReader, LoopHistory, open_history
 from projections._ledger import Ledger, ToolStore
 from projections._load import load, load_all
 from projections._loop import (
@@ -86,6 +86,7 @@ __all__ = [
     "Anomaly",
     "Claim",
     "Completion",
+    "HistoryReader",
     "IterationSpan",
     "Ledger",
     "Loaded",

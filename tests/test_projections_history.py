@@ -165,3 +165,44 @@ async def test_recording_after_a_torn_tail_loses_nothing(name: str, tmp_path: Pa
     async with pj.open_history(path) as history:
         after = [recorded.event for recorded in await history.read_all()]
     assert after == [*before, es.EventPublished(topic="after", payload="")]
+
+
+async def test_a_history_that_is_only_asked_writes_nothing(tmp_path: Path) -> None:
+    """Read-only it answers the same, creates no file, and cannot record."""
+    path = tmp_path / "history.jsonl"
+    async with pj.open_history(path, read_only=True) as absent:
+        assert await absent.last_iteration() is None
+    assert not any(tmp_path.iterdir())
+    async with pj.open_history(path) as history:
+        await history.record_started("fix it")
+        await history.record_iteration_completed(3, success=True)
+        expected = await history.summary()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    async with pj.open_history(path, read_only=True) as asked:
+        assert not isinstance(asked, pj.LoopHistory)
+        assert (await asked.last_iteration(), await asked.get_prompt()) == (3, "fix it")
+        assert not await asked.is_completed()
+        assert await asked.summary() == expected
+        assert len(await asked.read_all()) == 2
+    after = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    assert after == before
+
+
+async def test_asking_a_large_file_of_the_original_reads_its_ends(tmp_path: Path) -> None:
+    """Not the middle: a few hundred kB of 10 MB, and no line is counted."""
+    path = tmp_path / "history.jsonl"
+    stamp = '{"ts":"2026-11-21T00:00:00.123456789Z","type":'
+    line = stamp + '{"kind":"iteration_completed","iteration":7,"success":true}}\n'
+    path.write_text(
+        stamp + '{"kind":"loop_started","prompt":"fix it"}}\n'
+        + 100_000 * line
+        + stamp + '{"kind":"loop_completed","reason":"completion_promise"}}\n'
+    )  # fmt: skip
+    middle = path.stat().st_size // 2
+    with path.open("r+b") as file:  # nobody looks here, so nobody notices
+        file.seek(middle)
+        file.write(2**20 * b"\0")
+    async with pj.open_history(path, read_only=True) as history:
+        assert await history.last_iteration() == 7
+        assert await history.is_completed()
+        assert await history.get_prompt() == "fix it"

@@ -48,7 +48,10 @@ class LogReader(Generic[E]):
 
     @property
     def position(self) -> int:
-        """The log's position as last known here: how many lines it holds. No I/O."""
+        """The log's position when it was opened: how many lines it held. No I/O.
+
+        0 also where lines of a foreign writer end the log: they have no numbers to tell by.
+        """
         return self._position
 
     async def version(self, stream: str) -> int:
@@ -220,7 +223,8 @@ class LogReader(Generic[E]):
         if snapshot.position is not None:
             self._position = snapshot.position
             return
-        for page in BackwardCursor(self._log, snapshot, data=False).pages():
+        # Lines of a foreign writer at the end do not tell: counting them would read all of it.
+        for page in BackwardCursor(self._log, snapshot, data=False, numbers=False).pages():
             self._position = page[0].position
             return
 

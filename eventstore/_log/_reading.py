@@ -34,6 +34,7 @@ from eventstore._log._snapshot import Segment, Snapshot
 __all__ = ["BackwardCursor", "ForwardCursor", "LogFiles"]
 
 _TAIL_BLOCK_BYTES: Final = 64 * 1024  # where "last iteration" is found, nearly always
+_FIRST_CHUNK_BYTES: Final = 64 * 1024  # where "what was asked first" is found
 _BLOCK_BYTES_MAX: Final = 8 * 2**20  # beyond it, passing through from the head takes less memory
 
 _logger: Final = logging.getLogger("eventstore")
@@ -142,6 +143,7 @@ class ForwardCursor(Generic[E]):
         self._tail_record = tail_record
         self._segment, place = start
         self._scanner = log.scanner(place, data=data)
+        self._chunk_bytes = _FIRST_CHUNK_BYTES
         self._shown = place.position  # of the last event given out, or left out
         self._reported = 0
         self._doubt = False
@@ -178,7 +180,9 @@ class ForwardCursor(Generic[E]):
             self._segment += 1
             return []
         with self._log.opened(segment) as handle:
-            data = self._log.files.pread(handle, min(CHUNK_BYTES, segment.end - offset), offset)
+            size = min(self._chunk_bytes, segment.end - offset)
+            data = self._log.files.pread(handle, size, offset)
+        self._chunk_bytes = min(4 * self._chunk_bytes, CHUNK_BYTES)
         scanner.feed(data)
         if is_last and self._tail_record and offset + len(data) >= segment.end:
             scanner.finish_foreign_record()

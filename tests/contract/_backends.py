@@ -172,7 +172,7 @@ class DiskBackend(Backend):
             except FileNotFoundError:
                 continue  # the descriptor of this very listing
             # The index is written after the callers were woken: when is nobody's business.
-            count += path.startswith(directory) and f"/{NAMES.cache}/" not in path
+            count += path.startswith(directory) and f"/{NAMES.directory}" not in path
         return count
 
 
