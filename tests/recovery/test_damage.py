@@ -175,6 +175,63 @@ def test_no_changed_byte_under_a_valid_lock_record_is_accepted(name: str, *, to_
         assert quarantined(files) == {}
 
 
+_RUN: Final = 24  # bytes; less than a line, so that its ends are hit too
+
+FORMS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
+    "a byte 0xff": lambda data, at: data[:at] + b"\xff" + data[at + 1 :],
+    "a run of NULs": lambda data, at: data[:at] + bytes(_RUN) + data[at + _RUN :],
+    "garbage": lambda data, at: data[:at] + b"\x9f{\n\x00}\xc3" * 4 + data[at + _RUN :],
+    "a block of another place": lambda data, at: (
+        data[:at] + data[len(data) // 2 :][:_RUN] + data[at + _RUN :]
+    ),
+    "bytes that stand twice": lambda data, at: data[: at + _RUN] + data[at:],
+    "bytes that are missing": lambda data, at: data[:at] + data[at + _RUN :],
+    "a cut": lambda data, at: data[:at],
+}
+
+
+@EACH
+@pytest.mark.parametrize("form", FORMS)
+def test_no_form_of_damage_is_accepted_anywhere(
+    name: str, form: str, record_property: Callable[[str, object], None]
+) -> None:
+    """I6, I12, I13: the log is refused and untouched, or what cannot be decided is set aside.
+
+    That is the very last commit with what hangs over its beginning (FORMAT.md, "What cannot be
+    decided"), and of course bytes that stand behind it.
+    """
+    sound = corpus(name)
+    everything = read(sound.files)
+    cases = 0
+    for segment in segments(sound.files):
+        data = content(sound.files, segment)
+        for offset in range(len(data)):
+            damaged = FORMS[form](data, offset)
+            if damaged == data:
+                continue
+            files = image_of(sound.files)
+            overwrite(files, damaged, segment)
+            cases += 1
+            try:
+                with opened(files):
+                    pass
+            except es.CorruptLogError:
+                assert content(files, segment) == damaged, offset
+                assert quarantined(files) == {}
+                continue
+            assert segment == ACTIVE
+            assert content(files) + b"".join(quarantined(files).values()) == damaged
+            before, last = sound.commits[-2:]
+            if form == "a cut":
+                assert offset < max(last.start, 1)
+            elif form == "bytes that stand twice" and offset + _RUN >= len(data):
+                assert read(files) == everything
+            else:
+                assert offset < last.start <= offset + _RUN
+                assert read(files) == everything[: before.positions[0] - 1]
+    record_property("cases", cases)
+
+
 @EACH
 @BOTH
 def test_without_a_lock_record_only_the_very_last_commit_can_be_taken_for_torn(
