@@ -46,6 +46,19 @@ The rules for `evolve`: it never raises, changes nothing, asks no clock, and lea
 at an event it does not know (`es.Unknown` can always turn up). Then folding in pieces gives what
 folding at once gives, which is what saved states and followers rely on.
 
+To decide something, hand in a pure function from the state to events. Another writer's events in
+between are seen before anything is recorded, and starting and resuming are the same call::
+
+    def begin(loop: pj.LoopEntry) -> list[es.LoopEvent]:
+        if loop.state == "absent":
+            return [es.LoopStarted(prompt="make the tests pass")]
+        if loop.state == "running":
+            return [es.LoopResumed(from_iteration=pj.resume_from(loop))]
+        return []
+
+
+    begun = await pj.transact(store, pj.REGISTRY, "bright-otter", begin)
+
 Coming from ralph: `async with open_history(path) as history` has the original's methods, shares
 the file with its processes, and takes the same lock.
 """
@@ -72,6 +85,7 @@ from projections._resume import RUN_ID, PublishedTopic, ResumePlan, resume_plan
 from projections._timeline import TIMELINE, IterationSpan, Timeline
 from projections._tool_errors import ToolFailedError, ToolOutcomeUnknownError
 from projections._tools import OPEN_TOOLS, OpenTool, OpenTools
+from projections._transact import Transacted, transact
 
 __all__ = [
     "COMPLETION",
@@ -107,6 +121,7 @@ __all__ = [
     "ToolFailedError",
     "ToolOutcomeUnknownError",
     "ToolStore",
+    "Transacted",
     "claim",
     "first",
     "latest",
@@ -118,4 +133,5 @@ __all__ = [
     "registry",
     "resume_from",
     "resume_plan",
+    "transact",
 ]

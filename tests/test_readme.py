@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 import eventstore as es
@@ -20,6 +22,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def _example_under(heading: str) -> dict[str, Any]:
+    """What the block of code under a heading of the read side defines."""
+    section = README.split(f"### {heading}\n")[1]
+    found = re.search(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert found
+    names: dict[str, Any] = {"es": es, "pj": pj}
+    exec(compile(found[1], f"README.md, {heading}", "exec"), names)  # noqa: S102 - it is ours
+    return names
 
 
 def _run_example(directory: Path) -> str:
@@ -80,6 +92,19 @@ def test_the_line_on_the_format_screen_has_the_members_of_a_real_one(tmp_path: P
     sample = json.loads(_blocks("json")[0])
     assert list(sample) == list(json.loads(lines[2]))
     assert list(sample["type"]) == ["kind", "iteration", "success"]
+
+
+def test_the_example_of_deciding_starts_a_loop_and_then_resumes_it() -> None:
+    """One call, twice: the first records a start, the second a resume."""
+
+    async def run() -> list[str]:
+        start_or_resume = _example_under("Decide")["start_or_resume"]
+        async with es.memory_store() as store:
+            assert await start_or_resume(store, "bright-otter") == 1
+            assert await start_or_resume(store, "bright-otter") == 1
+            return [recorded.kind async for recorded in store.read("bright-otter")]
+
+    assert anyio.run(run) == ["loop_started", "loop_resumed"]
 
 
 COMMANDS = re.findall(r"^\$ ((?:jq|sed|sqlite3|duckdb) (?:.*\\\n)*.*)$", README, re.MULTILINE)
