@@ -59,10 +59,15 @@ between are seen before anything is recorded, and starting and resuming are the 
 
     begun = await pj.transact(store, pj.REGISTRY, "bright-otter", begin)
 
+To look back, `load` takes `at_position`, `at_time` or `at_iteration`; `bisect` finds the event at
+which a state went wrong, and `diff` says what changed between two states.
+
 Coming from ralph: `async with open_history(path) as history` has the original's methods, shares
 the file with its processes, and takes the same lock.
 """
 
+from projections._difference import Change, diff
+from projections._errors import IterationNotFoundError
 from projections._history import HistoryReader, LoopHistory, open_history
 from projections._ledger import Ledger, ToolStore
 from projections._load import load, load_all
@@ -86,6 +91,7 @@ from projections._timeline import TIMELINE, IterationSpan, Timeline
 from projections._tool_errors import ToolFailedError, ToolOutcomeUnknownError
 from projections._tools import OPEN_TOOLS, OpenTool, OpenTools
 from projections._transact import Transacted, transact
+from projections._travel import Turn, bisect
 
 __all__ = [
     "COMPLETION",
@@ -98,9 +104,12 @@ __all__ = [
     "SUMMARY",
     "TIMELINE",
     "Anomaly",
+    "Change",
     "Claim",
     "Completion",
+    "Completion",
     "HistoryReader",
+    "IterationNotFoundError",
     "IterationSpan",
     "Ledger",
     "Loaded",
@@ -122,7 +131,10 @@ __all__ = [
     "ToolOutcomeUnknownError",
     "ToolStore",
     "Transacted",
+    "Turn",
+    "bisect",
     "claim",
+    "diff",
     "first",
     "latest",
     "load",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TypeVar
 
-from eventstore import Event, EventReader, Recorded
+from eventstore import Event, EventReader, IterationCompleted, Recorded
+from projections._errors import IterationNotFoundError
 from projections._projection import Loaded, Projection, S
 
 __all__ = ["load", "load_all"]
@@ -20,8 +22,10 @@ async def load(
     stream: str,
     *,
     at_position: int | None = None,
+    at_time: datetime | None = None,
+    at_iteration: int | None = None,
 ) -> Loaded[S]:
-    """Fold one stream.
+    """Fold one stream, as it is now or as it was.
 
     A projection that is decided at one end of the stream reads from that end, and no further than
     it must.
@@ -31,15 +35,42 @@ async def load(
         projection: what to make of it.
         stream: its name; one that does not exist gives the initial state.
         at_position: leave out what the log got after this position: the state as it was then.
+        at_time: leave out the stream's first event that is stamped later than this, and everything
+            behind it. The order of a log is certain and clocks are not: what stands behind a later
+            event was recorded later, whatever its own stamp says. So nothing from after that time
+            is in the state, also where a clock was set back; and where a stamp is far in the
+            future, ask by position for what stands behind it.
+        at_iteration: the state just after the newest event that completed the iteration of this
+            number, in whichever run.
 
     Returns:
         The state, and version and position of the stream's last event that it includes.
 
     Raises:
+        IterationNotFoundError: no iteration of that number was completed.
+        ValueError: more than one moment is given, or the time has no timezone.
         EventStoreError: as the store's `scan`.
 
     Cancellation: safe at any await; nothing is changed.
     """
+    if sum(moment is not None for moment in (at_position, at_time, at_iteration)) > 1:
+        msg = "give one of at_position, at_time and at_iteration"
+        raise ValueError(msg)
+    if at_time is not None:
+        if at_time.utcoffset() is None:
+            msg = f"at_time needs a timezone: {at_time!r}"
+            raise ValueError(msg)
+        return await store.scan(
+            functools.partial(_fold_before, projection, at_time),
+            stream=stream,
+            data=projection.data,
+        )
+    if at_iteration is not None:
+        at_position = await store.scan(
+            functools.partial(_end_of, at_iteration), stream=stream, backwards=True, data=False
+        )
+        if at_position is None:
+            raise IterationNotFoundError(stream=stream, iteration=at_iteration)
     if projection.oldest_first is None:
         return await store.scan(
             functools.partial(_fold_stream, projection, at_position),
@@ -98,6 +129,31 @@ def _fold_stream(
 
     state = projection.fold_pages(noted())
     return Loaded(state, version, position)
+
+
+def _fold_before(
+    projection: Projection[S, E], at_time: datetime, pages: Iterator[Sequence[Recorded[E]]]
+) -> Loaded[S]:
+    loaded = Loaded(projection.initial, 0, 0)
+    for page in pages:
+        later = next((n for n, recorded in enumerate(page) if recorded.timestamp > at_time), None)
+        kept = page[:later]
+        if kept:
+            state = projection.fold(loaded.state, kept)
+            loaded = Loaded(state, kept[-1].version, kept[-1].position)
+        if later is not None:
+            break
+    return loaded
+
+
+def _end_of(iteration: int, pages: Iterator[Sequence[Recorded[Event]]]) -> int | None:
+    """Where an iteration was completed, in pages that come newest first."""
+    for page in pages:
+        for recorded in page:
+            event = recorded.event
+            if isinstance(event, IterationCompleted) and event.iteration == iteration:
+                return recorded.position
+    return None
 
 
 def _newest(at_position: int | None, pages: Iterator[Sequence[Recorded[E]]]) -> Recorded[E] | None:

@@ -107,6 +107,25 @@ def test_the_example_of_deciding_starts_a_loop_and_then_resumes_it() -> None:
     assert anyio.run(run) == ["loop_started", "loop_resumed"]
 
 
+def test_the_example_of_travelling_finds_what_went_wrong(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It prints the event that failed first, and what changed since the first iteration."""
+    events = [es.IterationCompleted(iteration=n, success=n != 2) for n in (1, 2, 3)]
+
+    async def run() -> None:
+        async with es.memory_store() as store:
+            await store.append("bright-otter", events, expected_version=es.ANY)
+            await _example_under("Travel")["what_went_wrong"](store, "bright-otter")
+
+    anyio.run(run)
+    assert capsys.readouterr().out.splitlines() == [
+        "at position 2: IterationCompleted(iteration=2, success=False)",
+        "iterations_completed: 1 -> 2",
+        "iterations_failed: 0 -> 1",
+    ]
+
+
 COMMANDS = re.findall(r"^\$ ((?:jq|sed|sqlite3|duckdb) (?:.*\\\n)*.*)$", README, re.MULTILINE)
 
 
