@@ -44,7 +44,7 @@ from eventstore._errors import (
     StoreUnavailableError,
     VersionConflictError,
 )
-from eventstore._event_types import EventTypes, Upcast
+from eventstore._event_types import EventTypes
 from eventstore._events import (
     ANY,
     MAIN_STREAM,
@@ -111,6 +111,7 @@ from eventstore._tools import (
     ToolRequested,
     ToolSucceeded,
 )
+from eventstore._upcasts import Upcast, Upcasts
 
 __all__ = [
     "AGENT_EVENTS",
@@ -187,6 +188,7 @@ __all__ = [
     "TraceEntry",
     "Unknown",
     "Upcast",
+    "Upcasts",
     "Verification",
     "VersionConflictError",
     "Workspace",

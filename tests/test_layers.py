@@ -31,7 +31,7 @@ _CLOCKS_AND_LOOPS: Final = {
 _CORE: Final = {"aiofiles", "anyio", "msgspec"}
 _EXTRAS: Final = {"projections.cli": {"click", "rich"}}
 _KNOWN_PURE: Final = {
-    *("_codec", "_event_types", "_events", "_foreign", "_loop", "_timestamps"),
+    *("_codec", "_event_types", "_events", "_foreign", "_loop", "_timestamps", "_upcasts"),
     *("_log._index", "_log._lines", "_log._lock_record", "_log._names"),
     *("_log._recovery", "_log._scan"),
 }

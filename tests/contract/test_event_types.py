@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias, assert_type
+import re
+from typing import Any, TypeAlias, assert_type, cast
 
 import pytest
 
@@ -149,54 +149,232 @@ async def test_a_payload_that_does_not_fit_its_class_is_unknown(backend: Backend
     assert found == [es.Unknown(name="paid", fields={"cents": 300})]
 
 
+# --- fields and kinds that came later ---
+
+
+class ShortPaid(es.Event, tag="invoice"):
+    """What `LongPaid` was before it got another field."""
+
+    amount: int
+
+
+class LongPaid(es.Event, tag="invoice"):
+    """A kind with a field that came later."""
+
+    amount: int
+    currency: str = "EUR"
+
+
+SHORT = es.EventTypes[ShortPaid](ShortPaid)
+LONG = es.EventTypes[LongPaid | Paid](LongPaid, Paid)
+
+
+async def test_a_new_field_with_a_default_reads_old_events(backend: Backend) -> None:
+    """What lacks the field gets its default; nothing has to be upcast."""
+    async with backend.open_as(SHORT) as store:
+        await store.append("till", [ShortPaid(amount=1)], expected_version=es.ANY)
+    async with backend.open_as(LONG) as store:
+        events: list[LongPaid | Paid] = [LongPaid(amount=2, currency="CHF"), Paid(amount=3)]
+        await store.append("till", events, expected_version=1)
+        found = [r.event async for r in store.read("till")]
+    assert found == [LongPaid(amount=1, currency="EUR"), *events]
+
+
+async def test_the_program_of_before_reads_on_in_a_newer_log(backend: Backend) -> None:
+    """It does not see the field it does not know, and takes the new kind for unknown."""
+    async with backend.open_as(LONG) as store:
+        events: list[LongPaid | Paid] = [LongPaid(amount=2, currency="CHF"), Paid(amount=3)]
+        await store.append("till", events, expected_version=es.ANY)
+    async with backend.open_as(SHORT) as store:
+        await store.append("till", [ShortPaid(amount=4)], expected_version=2)
+        found = [r.event async for r in store.read("till")]
+    unknown = es.Unknown(name="paid", fields={"amount": 3})
+    assert found == [ShortPaid(amount=2), unknown, ShortPaid(amount=4)]
+
+
 # --- upcasts ---
 
 
-def _cents_to_amount(fields: dict[str, Any]) -> dict[str, Any]:
-    return {"amount": fields["cents"] // 100}
+class PaidOnce(es.Event, tag="paid"):
+    """The first form: cents, no currency."""
+
+    cents: int
 
 
-def _refund_to_refunded(fields: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": "refunded", **fields}
+class PaidThen(es.Event, tag="paid"):
+    """The second form: a currency came along."""
+
+    cents: int
+    currency: str
+
+
+class Payment(es.Event):
+    """Today's form, under another name."""
+
+    amount: int
+    currency: str
+    note: str
+
+
+def add_currency(fields: dict[str, Any]) -> dict[str, Any]:
+    """First form to second."""
+    return {"cents": fields["cents"], "currency": "EUR"}
+
+
+def cents_to_amount(fields: dict[str, Any]) -> dict[str, Any]:
+    """Second form to third."""
+    return {"amount": fields["cents"] // 100, "currency": fields["currency"]}
+
+
+def add_note(fields: dict[str, Any]) -> dict[str, Any]:
+    """Third form to today's."""
+    assert "note" not in fields
+    return {**fields, "note": ""}
+
+
+def use_cents_up(fields: dict[str, Any]) -> dict[str, Any]:
+    """Change what was given, then fail."""
+    fields.clear()
+    msg = "gone"
+    raise ValueError(msg)
+
+
+UPCASTS: es.Upcasts = {"paid": [add_currency, cents_to_amount, "payment"], "payment": add_note}
+PAYMENT = es.EventTypes[Payment](Payment, upcasts=UPCASTS)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+async def test_every_form_of_a_kind_becomes_todays_while_reading(
+    backend: Backend, *, backwards: bool
+) -> None:
+    """Each payload enters the chain where it fits; the log itself is not rewritten."""
+    async with backend.open_as(es.EventTypes[PaidOnce](PaidOnce)) as first:
+        await first.append("till", [PaidOnce(cents=100)], expected_version=es.ANY)
+    async with backend.open_as(es.EventTypes[PaidThen](PaidThen)) as second:
+        then = PaidThen(cents=200, currency="CHF")
+        await second.append("till", [then], expected_version=es.ANY)
+    before = backend.raw()
+    async with backend.open_as(PAYMENT) as store:
+        found = [r.event async for r in store.read("till", backwards=backwards)]
+        assert backend.raw() == before
+        await store.append("till", [Payment(3, "USD", "x")], expected_version=2)
+        newest = [r.event async for r in store.read("till", backwards=True, limit=1)]
+    expected = [Payment(1, "EUR", ""), Payment(2, "CHF", "")]
+    assert found == (expected[::-1] if backwards else expected)
+    assert newest == [Payment(3, "USD", "x")]
+
+
+async def test_a_kind_that_was_only_renamed_needs_a_name_and_no_step(backend: Backend) -> None:
+    """`kind` is then today's name."""
+    async with backend.open_as(OLD) as store:
+        await store.append("till", [OldRefunded(amount=2)], expected_version=es.ANY)
+    types = es.EventTypes[Refunded](Refunded, upcasts={"refund": "refunded"})
+    async with backend.open_as(types) as store:
+        found = [(r.kind, r.event) async for r in store.read("till")]
+    assert found == [("refunded", Refunded(amount=2))]
+
+
+async def test_an_upcast_leaves_todays_payloads_alone(backend: Backend) -> None:
+    """It is asked only where the payload does not fit."""
+    async with backend.open_as(es.EventTypes[Paid](Paid, upcasts={"paid": use_cents_up})) as store:
+        await store.append("till", [Paid(amount=7)], expected_version=es.ANY)
+        assert [r.event async for r in store.read("till")] == [Paid(amount=7)]
 
 
 def _no_use(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-UPCASTS: Mapping[str, es.Upcast] = {"paid": _cents_to_amount, "refund": _refund_to_refunded}
+def _no_fields(_: dict[str, Any]) -> dict[str, Any]:
+    nothing: Any = None
+    return cast("dict[str, Any]", nothing)
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-async def test_an_old_payload_becomes_todays_while_reading(
-    backend: Backend, *, backwards: bool
+def _rename(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "refunded", "amount": fields["cents"]}
+
+
+@pytest.mark.parametrize("step", [_no_use, _no_fields, _rename, use_cents_up, add_note])
+async def test_an_upcast_that_gives_nothing_fitting_gives_unknown(
+    backend: Backend, step: es.Upcast
 ) -> None:
-    """Fields are turned, kinds are renamed; the log itself is not rewritten."""
-    async with backend.open_as(OLD) as store:
-        events: list[OldPaid | OldRefunded] = [OldPaid(cents=300), OldRefunded(amount=2)]
-        await store.append("till", events, expected_version=es.ANY)
-    before = backend.raw()
-    async with backend.open_as(es.EventTypes[Money](Paid, Refunded, upcasts=UPCASTS)) as store:
-        found = [r.event async for r in store.read("till", backwards=backwards)]
-    expected = [Paid(amount=3), Refunded(amount=2)]
-    assert found == (expected[::-1] if backwards else expected)
-    assert backend.raw() == before
-
-
-async def test_an_upcast_leaves_todays_payloads_alone(backend: Backend) -> None:
-    """It is asked only where the payload does not fit."""
-    async with backend.open_as(es.EventTypes[Money](Paid, Refunded, upcasts=UPCASTS)) as store:
-        await store.append("till", [Paid(amount=7)], expected_version=es.ANY)
-        assert [r.event async for r in store.read("till")] == [Paid(amount=7)]
-
-
-async def test_an_upcast_that_gives_nothing_fitting_gives_unknown(backend: Backend) -> None:
-    """The event keeps its old name and fields."""
+    """Whatever a step returns or raises, reading goes on, and old name and fields are kept."""
     async with backend.open_as(OLD) as store:
         await store.append("till", [OldPaid(cents=300)], expected_version=es.ANY)
-    async with backend.open_as(es.EventTypes[Paid](Paid, upcasts={"paid": _no_use})) as store:
+    async with backend.open_as(es.EventTypes[Paid](Paid, upcasts={"paid": step})) as store:
         found = [r.event async for r in store.read("till")]
+        assert await store.version("till") == 1
     assert found == [es.Unknown(name="paid", fields={"cents": 300})]
+
+
+def test_a_step_gets_the_payload_as_it_stands_in_the_log() -> None:
+    """What an earlier try did to its copy is not seen by a later one."""
+
+    def spoil(fields: dict[str, Any]) -> dict[str, Any]:
+        fields["cents"] = 0
+        return {}
+
+    types = es.EventTypes[Paid](Paid, upcasts={"paid": [_cents_to_amount, spoil]})
+    assert types.decode(b'{"kind":"paid","cents":5}') == es.Unknown("paid", {"cents": 5})
+    types = es.EventTypes[Paid](Paid, upcasts={"paid": [_cents_to_amount, _spoil_unless_amount]})
+    assert types.decode(b'{"kind":"paid","cents":500}') == Paid(amount=5)
+
+
+def _cents_to_amount(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"amount": fields["cents"] // 100}
+
+
+def _spoil_unless_amount(fields: dict[str, Any]) -> dict[str, Any]:
+    fields["cents"] = 0
+    return {"amount": fields["amount"]}
+
+
+@pytest.mark.parametrize(
+    ("upcasts", "reason"),
+    [
+        ({"old": add_note}, "'old', which is no registered kind; end its steps with the name"),
+        ({"old": "paying"}, "'old' ends at 'paying', which is no registered kind"),
+        ({"a": "b", "b": [add_note, "c"], "c": "a"}, "in a circle: a -> b -> c -> a"),
+        ({"paid": [add_note, "paid"]}, "ends with its own name"),
+        ({"paid": []}, r"upcasts\['paid'\] is empty"),
+        ({"paid": ["refunded", add_note]}, "holds 'refunded': a step is a function, and only"),
+        ({"paid": [3]}, "holds 3: a step is a function"),
+    ],
+    ids=["no end", "dangling", "circle", "itself", "empty", "name inside", "no function"],
+)
+def test_steps_that_lead_nowhere_are_an_error_when_registered(upcasts: Any, reason: str) -> None:
+    """A gap in a chain is found before any log is read."""
+    with pytest.raises(es.EventTypesError, match=reason):
+        es.EventTypes[Paid](Paid, upcasts=upcasts)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b'{"kind":"bill"}', "the kind is not registered"),
+        (b'{"kind":"invoice","amount":"1"}', r"^it does not fit LongPaid: Expected `int`.*amount"),
+        (b'{"kind":"paid","euros":1}', r"after 0 upcasts: .*after 3 upcasts: KeyError: 'cents'"),
+        (b'{"kind":"payment"}', r"^it does not fit Payment: .*; after 0 upcasts: .*after 1 upcast"),
+    ],
+)
+def test_the_registry_tells_why_an_event_is_unknown(payload: bytes, reason: str) -> None:
+    """Not registered, not fitting, or what the last step said."""
+    types = es.EventTypes[Payment | LongPaid](Payment, LongPaid, upcasts=UPCASTS)
+    event = types.decode(payload)
+    assert isinstance(event, es.Unknown)
+    found = types.why_unknown(event)
+    assert found is not None
+    assert re.search(reason, found)
+
+
+def test_what_is_known_is_not_explained() -> None:
+    """An event that would be decoded today has no reason to be unknown."""
+    types = es.EventTypes[Payment | LongPaid](Payment, LongPaid, upcasts=UPCASTS)
+    for known in (
+        es.Unknown("invoice", {"amount": 1}),
+        es.Unknown("paid", {"cents": 1}),
+    ):
+        assert types.why_unknown(known) is None
 
 
 # --- the registry ---
