@@ -107,7 +107,6 @@ __all__ = [
     "Change",
     "Claim",
     "Completion",
-    "Completion",
     "HistoryReader",
     "IterationNotFoundError",
     "IterationSpan",

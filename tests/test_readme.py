@@ -126,6 +126,20 @@ def test_the_example_of_travelling_finds_what_went_wrong(
     ]
 
 
+@pytest.mark.parametrize(
+    ("payload", "currency"),
+    [
+        (b'{"kind":"paid","cents":150}', "EUR"),
+        (b'{"kind":"paid","amount":1.5}', "EUR"),
+        (b'{"kind":"payment","amount":1.5,"currency":"CHF"}', "CHF"),
+    ],
+)
+def test_the_example_of_changed_events_reads_every_form(payload: bytes, currency: str) -> None:
+    """Cents, an amount without a currency, and today's payload give the same event."""
+    names = _example_under("Change your events")
+    assert names["EVENTS"].decode(payload) == names["Payment"](amount=1.5, currency=currency)
+
+
 COMMANDS = re.findall(r"^\$ ((?:jq|sed|sqlite3|duckdb) (?:.*\\\n)*.*)$", README, re.MULTILINE)
 
 

@@ -5,6 +5,10 @@
     loopledger verify PATH       whether the log is sound; writes nothing
     loopledger repair PATH       what a repair would do; does it with --apply
     loopledger prove             kills writers on this disk, and counts what was lost
+    loopledger show PATH                  the registry and each loop's summary
+    loopledger verify PATH                whether the log is sound
+    loopledger check-types PATH [TYPES]   whether today's event types read the log
+    loopledger schema [TYPES]             the JSON Schema of events
 
 What they print goes to stdout, what they say about it to stderr. Exit codes: 0 all is well; 1 a
 bug; 2 the command line; 3 there is no log at the path; 4 the log is not sound; 5 a writer kept

@@ -18,6 +18,7 @@ from projections.cli._text import clean
 __all__ = ["run"]
 
 _PATH = click.argument("path", type=click.Path())
+_TYPES = click.argument("types", metavar="[TYPES]", required=False)
 _JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
 
@@ -121,6 +122,38 @@ def _prove(seconds: float, directory: str, *, as_json: bool) -> ExitCode:
     from projections.cli.prove._report import prove
 
     return prove(seconds=seconds, directory=directory, as_json=as_json)
+
+
+@_cli.command("check-types")
+@_PATH
+@_TYPES
+@_JSON
+def _check_types(path: str, types: str | None, *, as_json: bool) -> ExitCode:
+    """Read the history at PATH with today's event types; exit with 4 if an event does not fit.
+
+    TYPES is module:NAME, the EventTypes your program gives to open_store; without it, the twelve
+    kinds of a loop. Kinds nobody registered are counted, and are no failure.
+    """
+    from projections.cli._check_types import check_types
+    from projections.cli._types import find_types
+
+    with _explained(path):
+        return check_types(path, find_types(types), as_json=as_json)
+
+
+@_cli.command("schema")
+@_TYPES
+@click.option("--kind", help="Only this kind.")
+def _schema(types: str | None, kind: str | None) -> ExitCode:
+    """Print the JSON Schema of events, for programs in other languages.
+
+    It describes the member `type` of a line. TYPES is module:NAME, an EventTypes; without it, the
+    twelve kinds of a loop.
+    """
+    from projections.cli._schema import print_schema
+    from projections.cli._types import find_types
+
+    return print_schema(find_types(types), kind=kind)
 
 
 def run(arguments: Sequence[str]) -> int:

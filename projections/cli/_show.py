@@ -36,6 +36,7 @@ class _View(NamedTuple):
     last_event_at: datetime = datetime.min.replace(tzinfo=UTC)
     ownership: es.Ownership | None = None
     overlay: Overlay | None = None
+    unknown: int = 0
 
 
 def _evolve(view: _View, recorded: es.Recorded[es.Event]) -> _View:
@@ -48,6 +49,7 @@ def _fold(view: _View, page: Sequence[es.Recorded[es.Event]]) -> _View:
         SUMMARY.fold(view.summary, page),
         view.events + len(page),
         page[-1].timestamp,
+        unknown=view.unknown + sum(type(recorded.event) is es.Unknown for recorded in page),
     )
 
 
@@ -106,6 +108,7 @@ def _print_json(views: Mapping[str, Loaded[_View]]) -> None:
             "last_iteration": entry.last_iteration,
             "failed": entry.iterations_failed,
             "events": loaded.state.events,
+            "unknown": loaded.state.unknown,
             "prompt": entry.prompt,
             "version": loaded.version,
             "position": loaded.position,
@@ -163,4 +166,6 @@ def _summary_lines(view: _View) -> dict[str, str]:
     if entry.anomaly_count:
         odd = count(entry.anomaly_count, "event")
         lines["odd"] = f"{odd} out of place, the last at {entry.anomalies[-1]}"
+    if view.unknown:
+        lines["unknown"] = f"{count(view.unknown, 'event')}; loopledger check-types says which"
     return {name: value for name, value in lines.items() if value is not None}
