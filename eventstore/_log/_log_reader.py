@@ -64,7 +64,9 @@ class LogReader(Generic[E]):
             return await self._in_thread(self._main_version)
         return await self.scan(newest, stream=stream, backwards=True, data=False)
 
-    async def read(
+    # Plain functions: an iterator around another would leave that one unclosed, as trio reports.
+
+    def read(
         self,
         stream: str,
         *,
@@ -73,15 +75,13 @@ class LogReader(Generic[E]):
         limit: int | None = None,
     ) -> AsyncIterator[Recorded[E]]:
         """Iterate the events a stream holds now; see `EventReader.read`."""
-        async for recorded in self._iterate(stream, after_version, limit, backwards=backwards):
-            yield recorded
+        return self._iterate(stream, after_version, limit, backwards=backwards)
 
-    async def read_all(
+    def read_all(
         self, *, after_position: int = 0, backwards: bool = False, limit: int | None = None
     ) -> AsyncIterator[Recorded[E]]:
         """Iterate the events of all streams that the log holds now; see `EventReader.read_all`."""
-        async for recorded in self._iterate(None, after_position, limit, backwards=backwards):
-            yield recorded
+        return self._iterate(None, after_position, limit, backwards=backwards)
 
     async def subscribe(self, *, after_position: int = 0) -> AsyncIterator[Recorded[E]]:
         """Iterate the log's events and then those to come; see `EventReader.subscribe`."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from itertools import product
+from typing import cast
 
 import anyio
 import pytest
@@ -107,6 +109,16 @@ async def test_a_read_shows_what_was_there_when_it_began(
         await store.append("otter", [es.MergeQueued()], expected_version=es.ANY)
     assert seen == 5
     assert store.position == 10
+
+
+async def test_a_reading_that_is_closed_early_leaves_nothing_open(
+    store: es.LogStore[es.LoopEvent],
+) -> None:
+    """Closing what `read` gave closes all of it; trio would report an iterator left inside."""
+    await fill(store)
+    for reading in (store.read("otter"), store.read_all(backwards=True)):
+        async with aclosing(cast("AsyncGenerator[object]", reading)) as events:
+            await anext(events)
 
 
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # trio tells of the `break`
