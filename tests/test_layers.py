@@ -29,7 +29,10 @@ _CLOCKS_AND_LOOPS: Final = {
     *("time", "trio", "uuid"),
 }
 _CORE: Final = {"aiofiles", "anyio", "msgspec"}
-_EXTRAS: Final = {"projections.cli": {"click", "rich"}}
+_EXTRAS: Final = {
+    "projections.cli": {"click", "rich"},
+    "projections.testing.plugin": {"pytest"},  # whoever loads it runs pytest
+}
 _KNOWN_PURE: Final = {
     *("_codec", "_event_types", "_events", "_foreign", "_loop", "_timestamps", "_upcasts"),
     *("_log._index", "_log._lines", "_log._lock_record", "_log._names"),

@@ -1,18 +1,17 @@
-"""The laws every fold keeps: total, the same in pieces, the same from either end."""
+"""The laws every fold keeps, over histories that nobody would write down."""
 
 from __future__ import annotations
 
-import functools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import eventstore as es
 import projections as pj
+from projections.testing import check_projection
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -96,13 +95,6 @@ def histories(draw: st.DrawFn) -> list[es.Recorded[es.Event]]:
     return [record(number, *what) for number, what in enumerate(happened, start=1)]
 
 
-@st.composite
-def histories_and_cut(draw: st.DrawFn) -> tuple[list[es.Recorded[es.Event]], int]:
-    """A stream and a place in it."""
-    history = draw(histories())
-    return history, draw(st.integers(0, len(history)))
-
-
 # A loop that is plain, then odd in the middle of an iteration, then plain again.
 PLAIN = [
     record(number, event, number)
@@ -127,68 +119,14 @@ PLAIN = [
 
 
 @every_projection
+@settings(deadline=None)
 @given(history=histories())
 @example(history=PLAIN)
-def test_the_page_form_is_evolve_for_many(
+def test_a_projection_keeps_the_laws(
     projection: pj.Projection[Any, es.Event], history: list[es.Recorded[es.Event]]
 ) -> None:
-    """Folding a page gives what evolving by each of its events gives; neither ever raises."""
-    evolved = functools.reduce(projection.evolve, history, projection.initial)
-    assert projection.fold(projection.initial, history) == evolved
-
-
-@every_projection
-@given(history_and_cut=histories_and_cut())
-@example(history_and_cut=(PLAIN, 2))
-@example(history_and_cut=(PLAIN, 8))
-def test_folding_the_rest_from_the_prefix_is_folding_the_whole(
-    projection: pj.Projection[Any, es.Event],
-    history_and_cut: tuple[list[es.Recorded[es.Event]], int],
-) -> None:
-    """fold(a + b) == fold(b, from fold(a)), wherever the cut is."""
-    history, cut = history_and_cut
-    prefix = projection.fold(projection.initial, history[:cut])
-    whole = projection.fold(projection.initial, history)
-    assert projection.fold(prefix, history[cut:]) == whole
-
-
-@every_projection
-@given(history_and_cut=histories_and_cut())
-@example(history_and_cut=(PLAIN, 5))
-def test_reading_from_the_deciding_end_gives_the_full_fold(
-    projection: pj.Projection[Any, es.Event],
-    history_and_cut: tuple[list[es.Recorded[es.Event]], int],
-) -> None:
-    """Pages of any size, from whichever end the projection reads, give the same state."""
-    history, cut = history_and_cut
-    pages = [history[:cut], history[cut:]]
-    if projection.backwards:
-        pages = [page[::-1] for page in reversed(pages)]
-    evolved = functools.reduce(projection.evolve, history, projection.initial)
-    assert projection.fold_pages(pages) == evolved
-
-
-@every_projection
-@given(history=histories())
-@example(history=PLAIN)
-def test_a_fold_changes_neither_state_nor_events(
-    projection: pj.Projection[Any, es.Event], history: list[es.Recorded[es.Event]]
-) -> None:
-    """The same fold over the same values gives the same state again."""
-    before = msgspec.json.encode(projection.initial)
-    once = projection.fold(projection.initial, history)
-    assert projection.fold(projection.initial, history) == once
-    assert msgspec.json.encode(projection.initial) == before
-
-
-@every_projection
-@given(history=histories())
-def test_a_state_survives_being_saved(
-    projection: pj.Projection[Any, es.Event], history: list[es.Recorded[es.Event]]
-) -> None:
-    """Encoded as JSON and decoded as its type, a state is the same state."""
-    state: object = projection.fold(projection.initial, history)
-    assert msgspec.json.decode(msgspec.json.encode(state), type=type(state)) == state
+    """Total, pure, the same in pieces, in pages, from either end, and from a saved state."""
+    check_projection(projection, history)
 
 
 @every_projection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -124,6 +125,27 @@ def test_the_example_of_travelling_finds_what_went_wrong(
         "iterations_completed: 1 -> 2",
         "iterations_failed: 0 -> 1",
     ]
+
+
+def test_the_examples_of_tests_pass() -> None:
+    """Each is run as a test; what they use is defined by the sections before."""
+
+    class Paid(es.Event):
+        amount: int
+
+    def add(total: int, recorded: es.Recorded[es.Event]) -> int:
+        return total + recorded.event.amount if isinstance(recorded.event, Paid) else total
+
+    names = _example_under("Test your own")
+    names |= _example_under("Decide")
+    names |= {"Paid": Paid, "PAID": pj.Projection(name="paid", initial=0, evolve=add)}
+    tests = [name for name in names if name.startswith("test_")]
+    assert len(tests) == 4
+    for name in tests:
+        if inspect.iscoroutinefunction(names[name]):
+            anyio.run(names[name])
+        else:
+            names[name]()
 
 
 @pytest.mark.parametrize(

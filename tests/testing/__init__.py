@@ -1,0 +1,1 @@
+"""The test kit itself: what it finds, and what it lets pass."""
