@@ -130,7 +130,10 @@ async def transact(
             if keyed is None:  # refused for what it is, not because the key is taken
                 raise
         else:
-            loaded = await _fold_to(store, projection, stream, loaded, appended.version)
+            # What was appended, as it stands in the log: with its time and its place. Nothing of it
+            # is newer if the key was used before.
+            up_to = appended.version
+            loaded, _ = await _fold_newer(store, projection, stream, loaded, key=None, up_to=up_to)
             keyed = appended
     return Transacted(loaded.state, loaded.version, loaded.position, keyed, attempt)
 
@@ -149,20 +152,6 @@ async def _look(
     if since is None:
         since = Loaded(projection.initial, 0, 0)
     return await _fold_newer(store, projection, stream, since, key=key, up_to=None)
-
-
-async def _fold_to(
-    store: EventReader[E],
-    projection: Projection[S, E],
-    stream: str,
-    loaded: Loaded[S],
-    version: int,
-) -> Loaded[S]:
-    """Fold up to what was just appended: as it stands in the log, with its time and its place."""
-    if version <= loaded.version:  # the key was known before
-        return loaded
-    look = await _fold_newer(store, projection, stream, loaded, key=None, up_to=version)
-    return look.loaded
 
 
 async def _fold_newer(

@@ -139,6 +139,24 @@ async def test_the_state_afterwards_is_what_load_gives(
         assert done.position == loaded.position == store.position
 
 
+async def test_the_state_afterwards_leaves_out_what_others_appended_behind_it(
+    store: es.EventStore[es.LoopEvent],
+) -> None:
+    """State and version are those at the decided events, so they belong together."""
+
+    class Overtaken(Contested):
+        async def append(self, stream: str, events: Any, **options: Any) -> es.Appended:
+            done = await self._store.append(stream, events, **options)
+            await self._store.append(stream, [completed(99)], expected_version=es.ANY)
+            return done
+
+    overtaken = cast("es.EventStore[es.LoopEvent]", Overtaken(store, []))
+    first = await pj.transact(overtaken, pj.LAST_ITERATION, OTTER, follow)
+    assert (first.state, first.version, first.position) == (1, 1, 1)
+    second = await pj.transact(overtaken, pj.LAST_ITERATION, OTTER, follow)
+    assert (second.state, second.version, second.position) == (100, 3, 3)
+
+
 async def test_after_a_conflict_the_decision_is_made_again(
     store: es.EventStore[es.LoopEvent],
 ) -> None:
@@ -325,8 +343,10 @@ async def test_a_known_state_that_is_far_behind_is_caught_up_from_the_beginning(
     for iteration in (1, 2, 3, 4):
         events: list[es.LoopEvent] = [completed(iteration)]
         await store.append(OTTER, events, expected_version=es.ANY)
-    done = await pj.transact(store, pj.REGISTRY, OTTER, begin, since=known)
+    watched, contest = contested(store)
+    done = await pj.transact(watched, pj.REGISTRY, OTTER, begin, since=known)
     assert done.state == (await pj.load(store, pj.REGISTRY, OTTER)).state
+    assert [scan.get("backwards", False) for scan in contest.scans] == [True, False, True]
 
 
 async def test_a_state_known_of_another_log_is_not_trusted(

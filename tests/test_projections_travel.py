@@ -15,7 +15,7 @@ import pytest
 
 import eventstore as es
 import projections as pj
-from projections import _travel
+from projections import _load, _travel
 
 OTTER = "bright-otter"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -111,6 +111,17 @@ async def test_nothing_that_stands_behind_a_later_event_is_in_a_state_of_before(
         loaded = await pj.load(store, projection, OTTER, at_time=at(minute))
         folded = functools.reduce(projection.evolve, everything[:version], projection.initial)
         assert (loaded.state, loaded.version) == (folded, version)
+
+
+def test_a_state_at_a_time_ends_at_the_first_page_with_a_later_event() -> None:
+    """Pages behind it are not looked at, whatever stands in them."""
+    minutes = [(0, 1), (2, 9), (3, 4)]
+    pages = [
+        [es.Recorded(es.MergeQueued(), at(minute), 2 * n + m, 7) for m, minute in enumerate(page)]
+        for n, page in enumerate(minutes)
+    ]
+    counted = pj.Projection[int, es.Event](name="count", initial=0, evolve=lambda n, _: n + 1)
+    assert _load._fold_before(counted, at(5), iter(pages)) == pj.Loaded(3, 2, 7)
 
 
 @pytest.mark.anyio
@@ -284,6 +295,7 @@ UNSET = msgspec.UNSET
         ]),
         ([1, 2, 3], [1, 9, 3], [((1,), 2, 9)]),
         ([1, 2, 3], [0, 1, 2, 3], [((0,), UNSET, 0)]),
+        ([1, 1], [1], [((1,), 1, UNSET)]),
         ([1, 2, 3, 4], [1, 4], [((1,), 2, UNSET), ((2,), 3, UNSET)]),
         (("a", Inner()), ("a", Inner(number=1)), [((1, "number"), 0, 1)]),
         (Plain([1]), Plain([1, 2]), [(("items", 1), UNSET, 2)]),
