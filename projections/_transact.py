@@ -151,6 +151,8 @@ async def _look(
         return _Look(await load(store, projection, stream), None)
     if since is None:
         since = Loaded(projection.initial, 0, 0)
+    elif await store.version(stream) == since.version:  # an index knows that; reading costs more
+        return _Look(since, None)
     return await _fold_newer(store, projection, stream, since, key=key, up_to=None)
 
 
