@@ -26,7 +26,7 @@ __all__ = ["Transacted", "transact"]
 
 E = TypeVar("E", bound=Event)
 
-_ATTEMPTS: Final = 10
+_ATTEMPTS: Final = 10  # 16 tasks that decide about one stream at once needed up to 8
 _PAUSE_SECONDS: Final = 0.001  # about one commit; doubled with each conflict
 _PAUSE_SECONDS_MAX: Final = 0.1
 _NEWER_MAX: Final = 10_000  # how many events are held to fold them behind a known state
