@@ -30,10 +30,11 @@ A backend of your own keeps the contract if the tests of `StoreConformance` pass
 Nothing here imports pytest, except the plugin that brings the fixture.
 """
 
-from projections.testing._conformance import OpenLog, StoreConformance
+from projections.testing._conformance import StoreConformance
 from projections.testing._crashes import CrashFiles, survive_crashes
 from projections.testing._laws import check_projection
 from projections.testing._logs import TmpLog, tmp_store
+from projections.testing._promises import OpenLog
 from projections.testing._scenario import Given, Scenario, When
 
 __all__ = [
