@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import assert_type, cast
+from typing import Any, assert_type, cast
 
 import pytest
 
@@ -182,3 +182,45 @@ async def test_a_projection_that_wants_data_gets_it(store: es.EventStore[es.Loop
         return cast("int", recorded.data["cost"])
 
     assert (await pj.load(store, pj.latest("cost", cost), "otter")).state == 3
+
+
+class Refunded(es.Event):
+    """A kind that is gone from today's types."""
+
+    amount: int
+
+
+class PaidInCents(es.Event, tag="paid"):
+    """What `Paid` was once."""
+
+    cents: int
+
+
+async def test_a_projection_sees_todays_events_and_may_ask_for_unknown_ones(
+    tmp_path: Path,
+) -> None:
+    """Old payloads come upcast; what nobody registers any more comes as `Unknown`."""
+    path = tmp_path / "history.jsonl"
+    before = es.EventTypes[PaidInCents | Refunded](PaidInCents, Refunded)
+    async with es.open_store(path, types=before) as earlier:
+        old: list[PaidInCents | Refunded] = [PaidInCents(cents=300), Refunded(amount=1)]
+        await earlier.append("till", old, expected_version=es.NO_STREAM)
+
+    def to_amount(fields: dict[str, Any]) -> dict[str, Any]:
+        return {"amount": fields["cents"] // 100}
+
+    def balance(state: tuple[int, int], recorded: es.Recorded[Paid]) -> tuple[int, int]:
+        paid, unknown = state
+        match recorded.event:
+            case Paid(amount=amount):
+                return paid + amount, unknown
+            case es.Unknown(name="refunded", fields=fields):
+                return paid - int(fields["amount"]), unknown
+            case es.Unknown():
+                return paid, unknown + 1
+
+    projection = pj.Projection(name="balance", initial=(0, 0), evolve=balance)
+    types = es.EventTypes[Paid](Paid, upcasts={"paid": to_amount})
+    async with es.open_store(path, types=types) as store:
+        await store.append("till", [Paid(amount=5)], expected_version=2)
+        assert (await pj.load(store, projection, "till")).state == (7, 0)
