@@ -78,8 +78,9 @@ async def transact(
             be asked several times, and whatever else it does would be done several times. What it
             raises goes to the caller, and nothing is recorded.
         key: names this decision, 1 to 200 characters. If the stream holds an append with this key,
-            the decision was made before: `decide` is not asked and nothing is recorded. A key makes
-            it necessary to read the whole stream, unless there is `since`.
+            the decision was made before: `decide` is not asked and nothing is recorded. (That there
+            was nothing to do is not remembered.) A key makes it necessary to read the whole stream,
+            unless there is `since`.
         meta: as `EventStore.append`.
         attempts: how many times to decide, at least 1, before a conflict is raised.
         since: what an earlier `load` or `transact` of this projection and stream gave: only newer
