@@ -44,7 +44,7 @@ PROMISED: Final = {
     "projections": {
         *("Projection", "latest", "first", "LAST_ITERATION", "COMPLETION", "PROMPT", "SUMMARY"),
         *("REGISTRY", "TIMELINE", "Summary", "Completion", "LoopEntry", "load", "load_all"),
-        *("open_history",),
+        *("open_history", "transact", "bisect", "diff"),
     },
 }
 
