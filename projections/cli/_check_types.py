@@ -11,8 +11,8 @@ import anyio
 import msgspec
 
 import eventstore as es
-from projections.cli._damage import damage_found
-from projections.cli._errors import CliError, ExitCode
+from projections.cli._damage import damage_found, refuse_damage
+from projections.cli._errors import ExitCode
 from projections.cli._text import clean, count
 
 __all__ = ["check_types"]
@@ -76,13 +76,7 @@ def check_types(path: str, types: es.EventTypes[Any], *, as_json: bool) -> ExitC
         print(json.dumps(report))  # ASCII only, as `show`
     else:
         _print_report(path, kinds, misfits)
-    if found:
-        raise CliError(
-            "E-DAMAGE",
-            f"{path}: {found[0]}",
-            exit_code=ExitCode.NOT_SOUND,
-            next_step=f"what could be read is above; loopledger verify {path}",
-        )
+    refuse_damage(found, path)
     return ExitCode.NOT_SOUND if misfits else ExitCode.OK
 
 
