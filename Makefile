@@ -11,11 +11,12 @@ STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test prove lint types bench clean
 
 help:
 	@echo "make demo    install, then watch loops being killed and resumed (about 10 seconds)"
 	@echo "make test    install what the tests need and run them"
+	@echo "make prove   the same at length, ten minutes or ARGS='--minutes N', and a scorecard"
 	@echo "make lint    ruff: rules and formatting"
 	@echo "make types   mypy and pyright, both strict"
 	@echo "make bench   append and rebuild speed, beside their floors"
@@ -40,6 +41,10 @@ types: $(STAMP)-typing
 	@$(BIN)/python -m mypy
 	@echo "types: pyright"
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/python -m pyright --project pyproject.toml
+
+prove: $(STAMP)-test
+	@echo "prove: the proof at length, and its scorecard"
+	@$(BIN)/python -m tests.prove $(ARGS)
 
 bench: $(STAMP)-test
 	@echo "bench: append"

@@ -6,9 +6,13 @@ A failure prints the command that shows it again.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from typing import Final
 
@@ -20,6 +24,7 @@ from tests.crash._workloads import PROFILES
 _STATES_PER_POINT: Final = 20
 _STATES_MIN: Final = 200_000
 _CORES: Final = 2
+_SECONDS: Final = float(os.environ.get("LOOPLEDGER_PROVE_SECONDS", "0"))
 _SEEDS: Final = (
     *range(4 * len(PROFILES)),
     # A directory that nobody synced: a store followed the active file to a new inode.
@@ -51,11 +56,37 @@ def test_no_crash_breaks_a_promise(seed: int, states: Mapping[int, Future[int]])
     assert states[seed].result() > 0
 
 
-def test_many_states_were_checked(states: Mapping[int, Future[int]]) -> None:
+def test_many_states_were_checked(
+    states: Mapping[int, Future[int]], record_property: Callable[[str, object], None]
+) -> None:
     """One run checks at least 200,000 states."""
     if len(states) < len(_SEEDS):
         pytest.skip("only some of the seeds were asked for")
-    assert sum(count.result() for count in states.values()) >= _STATES_MIN
+    count = sum(count.result() for count in states.values())
+    assert count >= _STATES_MIN
+    record_property("cases", count)
+
+
+@pytest.mark.skipif(not _SECONDS, reason="LOOPLEDGER_PROVE_SECONDS is not set")
+def test_no_crash_breaks_a_promise_of_fresh_seeds(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """As above, of seeds that nobody has seen before, for as long as there is time."""
+    end = time.monotonic() + _SECONDS
+    seeds = itertools.count(secrets.randbits(40))
+    checked = 0
+    with ProcessPoolExecutor(_CORES, get_context("spawn"), initializer=_be_quiet) as pool:
+        waiting = {_check(pool, next(seeds)) for _ in range(2 * _CORES)}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            checked += sum(future.result() for future in done)
+            if time.monotonic() < end:
+                waiting |= {_check(pool, next(seeds)) for _ in done}
+    record_property("cases", checked)
+
+
+def _check(pool: ProcessPoolExecutor, seed: int) -> Future[int]:
+    return pool.submit(check_seed, seed, states_per_point=_STATES_PER_POINT)
 
 
 def _be_quiet() -> None:

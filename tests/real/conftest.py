@@ -11,9 +11,16 @@ _FIGURES: Final = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Say a sentence in the summary of the run."""
-    return request.config.stash.setdefault(_FIGURES, []).append
+def tell(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Callable[[str, int], None]:
+    """Say a sentence in the summary of the run, and how many cases it speaks of."""
+
+    def say(sentence: str, cases: int) -> None:
+        request.config.stash.setdefault(_FIGURES, []).append(sentence)
+        record_property("cases", cases)
+
+    return say
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -222,7 +222,7 @@ def appended_as(todo: Planned, event: es.EventPublished) -> tuple[object, ...]:
 
 
 def test_writers_killed_at_any_moment_lose_nothing(
-    tmp_path: Path, tell: Callable[[str], None]
+    tmp_path: Path, tell: Callable[[str, int], None]
 ) -> None:
     """I1, I2, I3, I5, I7, I14, I15, I19: at least 300 kills of four writers at once.
 
@@ -263,5 +263,6 @@ def test_writers_killed_at_any_moment_lose_nothing(
     tell(
         f"{kills.total()} writers killed ({', '.join(f'{n} {s}' for s, n in kills.items())}) in "
         f"{time.monotonic() - began:.1f} s: {appends} acknowledged appends, {written:,} bytes, "
-        f"{segments} segments, {torn} torn tails; none lost"
+        f"{segments} segments, {torn} torn tails; none lost",
+        kills.total(),
     )

@@ -25,7 +25,7 @@ _SEGMENT_BYTES: Final = 300_000
 
 
 def test_sixteen_processes_appear_as_one_after_the_other(
-    tmp_path: Path, tell: Callable[[str], None]
+    tmp_path: Path, tell: Callable[[str, int], None]
 ) -> None:
     """I3, I4, I7, I19: what 16 processes were told is linearizable.
 
@@ -62,7 +62,8 @@ def test_sixteen_processes_appear_as_one_after_the_other(
         f"{_PROCESSES} processes raced for {RACE_SECONDS:g} s: {outcomes['acknowledged']} appends "
         f"acknowledged, {repeats} of them repeats of a key, {outcomes['conflict']} conflicts, "
         f"{outcomes['read']} looks, {found.segments} segments: linearizable; the slowest process "
-        f"did {share:.0%} of its share, an append waited {max(waits) / 1e6:.0f} ms at most"
+        f"did {share:.0%} of its share, an append waited {max(waits) / 1e6:.0f} ms at most",
+        len(operations),
     )
 
 

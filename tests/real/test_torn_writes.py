@@ -158,7 +158,7 @@ def recover(path: Path) -> Recovered:
 
 
 def test_a_writer_that_dies_within_a_write_leaves_its_commit_whole_or_not_at_all(
-    writer: TornWriter, whole: Whole, tell: Callable[[str], None]
+    writer: TornWriter, whole: Whole, tell: Callable[[str, int], None]
 ) -> None:
     """I1, I2, I6, I14: killed after any byte of a commit: the events before it are there.
 
@@ -184,7 +184,8 @@ def test_a_writer_that_dies_within_a_write_leaves_its_commit_whole_or_not_at_all
         shutil.rmtree(path.parent)
     tell(
         f"a commit of {size} bytes torn by SIGKILL after {len(offsets)} of them in "
-        f"{time.monotonic() - began:.1f} s: whole or not at all, each cut byte kept"
+        f"{time.monotonic() - began:.1f} s: whole or not at all, each cut byte kept",
+        len(offsets),
     )
 
 
