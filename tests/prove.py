@@ -82,7 +82,7 @@ class _Score(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the rows and print the scorecard; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--only", metavar="NAME", help="only rows with this in their name")
     chosen = parser.parse_args(arguments)
