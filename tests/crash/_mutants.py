@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-import tests
 from eventstore import EventStoreError
 from tests.crash import test_single_steps
 from tests.crash._checker import ViolationError, check_seed
 from tests.crash._faults import FAULTS, Fault, FaultError, sweep
 from tests.crash._planted_bugs import MUTANTS, Mutant
+from tests.crash._planting import planted
 from tests.crash._workloads import PROFILES
 from tests.recovery import test_index_files
 
 __all__ = ["killer_of"]
 
-_ROOT: Final = Path(tests.__file__).resolve().parent.parent
 _STATES_PER_POINT: Final = 20
 _SEEDS: Final = 36
 _SURVIVED: Final = "survived"
@@ -39,14 +35,7 @@ _SURVIVED: Final = "survived"
 
 def killer_of(mutant: Mutant) -> str | None:
     """The first check that notices a planted bug, or None."""
-    with tempfile.TemporaryDirectory(prefix="loopledger-mutant-") as name:
-        directory = Path(name)
-        shutil.copytree(_ROOT / "eventstore", directory / "eventstore")
-        (directory / "tests").symlink_to(_ROOT / "tests")
-        path = directory / "eventstore" / "_log" / mutant.file
-        source = path.read_text(encoding="utf-8")
-        assert source.count(mutant.old) == 1, f"{mutant.name}: not once in {mutant.file}"
-        path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+    with planted(mutant) as directory:
         done = subprocess.run(
             [sys.executable, "-m", "tests.crash._mutants", "--check"],
             cwd=directory,

@@ -1,0 +1,1 @@
+"""Power cuts under the real engine: on real file systems, and on one that forgets."""
