@@ -65,6 +65,7 @@ class Crew:
 
     def order(self, orders: Sequence[Order]) -> None:
         """Let as many writers as there are orders begin."""
+        assert not self._is_busy(), "a writer still follows an earlier order"
         for process, order in zip(self._processes, orders, strict=False):
             process.order(order)
 

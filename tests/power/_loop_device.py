@@ -125,5 +125,6 @@ def why_no_loop_machine(kind: FileSystem, directory: Path) -> str | None:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        msg = f"{' '.join(command)}: {done.stderr.strip() or done.returncode}"
+        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+        msg = f"{' '.join(command)}: {said[0]}"
         raise OSError(msg)
