@@ -23,11 +23,10 @@ import eventstore as es
 from tests.power._crew import Crew
 from tests.power._writer import Acknowledged, Opened, Order, Report
 
-__all__ = ["CREW_SIZE", "CUTS", "Campaign", "LossError", "Machine", "Totals"]
+__all__ = ["CREW_SIZE", "CUTS", "PROVES", "Campaign", "LossError", "Machine", "Totals"]
 
-CUTS: Final = int(
-    os.environ.get("LOOPLEDGER_POWER_CUTS", "300" if os.environ.get("LOOPLEDGER_PROVE") else "6")
-)
+PROVES: Final = bool(os.environ.get("LOOPLEDGER_PROVE"))
+CUTS: Final = int(os.environ.get("LOOPLEDGER_POWER_CUTS", "300" if PROVES else "6"))
 """In a test of a machine. One takes 0.1 to 0.2 s."""
 CREW_SIZE: Final = 3
 _MARKER: Final = "marker"

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.crash._planted_bugs import MUTANTS, Mutant
+import pytest
 
-__all__ = ["NO_DIRECTORY_SYNC", "NO_SYNC", "SYNC_AGAIN"]
+from tests.crash._planted_bugs import MUTANTS, Mutant
+from tests.power._campaign import PROVES
+
+__all__ = ["NO_DIRECTORY_SYNC", "NO_SYNC", "SYNC_AGAIN", "only_in_campaigns"]
+
+only_in_campaigns: Final = pytest.mark.skipif(
+    not PROVES, reason="this bug is planted with LOOPLEDGER_PROVE=1 only"
+)
 
 _KNOWN: Final = {mutant.name: mutant for mutant in MUTANTS}
 _OPENED_TO_SYNC: Final = (

@@ -17,7 +17,7 @@ from tests.crash._planting import planted
 from tests.power._campaign import CREW_SIZE, CUTS, Campaign, LossError
 from tests.power._crew import Crew, open_crew
 from tests.power._fuse_machine import open_fuse_machine, why_no_fuse_machine
-from tests.power._planted_bugs import NO_DIRECTORY_SYNC, NO_SYNC, SYNC_AGAIN
+from tests.power._planted_bugs import NO_DIRECTORY_SYNC, NO_SYNC, SYNC_AGAIN, only_in_campaigns
 
 _CUTS_TO_NOTICE = 60
 
@@ -44,7 +44,9 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged(
 
 
 @pytest.mark.parametrize(
-    "bug", [NO_SYNC, NO_DIRECTORY_SYNC, SYNC_AGAIN], ids=lambda mutant: mutant.name
+    "bug",
+    [pytest.param(NO_SYNC, marks=only_in_campaigns), NO_DIRECTORY_SYNC, SYNC_AGAIN],
+    ids=lambda mutant: mutant.name,
 )
 def test_a_planted_bug_is_noticed(directory: Path, bug: Mutant) -> None:
     """The cuts have teeth: each of these bugs loses something that was acknowledged."""

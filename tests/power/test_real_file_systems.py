@@ -15,7 +15,7 @@ from tests.crash._planting import planted
 from tests.power._campaign import CREW_SIZE, CUTS, Campaign, LossError, Machine
 from tests.power._crew import Crew, open_crew
 from tests.power._loop_device import FileSystem, open_loop_machine, why_no_loop_machine
-from tests.power._planted_bugs import NO_SYNC
+from tests.power._planted_bugs import NO_SYNC, only_in_campaigns
 
 _CUTS_TO_NOTICE = 40
 
@@ -39,6 +39,7 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged(machine: Machine, crew:
     assert totals.acknowledged > 0
 
 
+@only_in_campaigns
 def test_a_commit_that_is_not_synced_is_missed(machine: Machine) -> None:
     """The cuts have teeth: with the sync of a commit left out, acknowledged events are lost."""
     with (
