@@ -6,7 +6,7 @@ another number. They need root, Linux and loop devices, and say so where these a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,10 +31,13 @@ def machine(request: pytest.FixtureRequest, probed: Path, tmp_path: Path) -> Ite
         yield opened
 
 
-def test_a_power_cut_takes_nothing_that_was_acknowledged(machine: Machine, crew: Crew) -> None:
+def test_a_power_cut_takes_nothing_that_was_acknowledged(
+    machine: Machine, crew: Crew, record_property: Callable[[str, object], None]
+) -> None:
     """Appends of several processes, synced or only written, sealing on the way, cut after cut."""
     totals = Campaign(machine, crew).run(CUTS)
-    print(totals)  # noqa: T201 - pytest -rP shows how much that was
+    record_property("cases", totals.cuts)
+    record_property("acknowledged", totals.acknowledged)
     assert totals.cuts == CUTS
     assert totals.acknowledged > 0
 
