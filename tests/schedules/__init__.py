@@ -1,0 +1,1 @@
+"""Seeded task orders over the log engine: a virtual clock, cancellations, faults."""
