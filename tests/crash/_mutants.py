@@ -1,4 +1,4 @@
-"""Planted bugs: one change at a time in a copy of the engine, and whether a check notices.
+"""Whether workloads, faults and single steps notice the planted bugs.
 
 Run it to see the whole list: `python -m tests.crash._mutants`; with numbers, only those. It runs
 the checks in this process, on whatever `eventstore` is imported, if it is called with `--check`.
@@ -7,10 +7,7 @@ the checks in this process, on whatever `eventstore` is imported, if it is calle
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from typing import Final
@@ -18,35 +15,25 @@ from typing import Final
 import pytest
 
 from eventstore import EventStoreError
+from tests import _mutants
+from tests._mutants import SURVIVED, Mutant
 from tests.crash import test_single_steps
 from tests.crash._checker import ViolationError, check_seed
 from tests.crash._faults import FAULTS, Fault, FaultError, sweep
-from tests.crash._planted_bugs import MUTANTS, Mutant
-from tests.crash._planting import planted
+from tests.crash._planted_bugs import MUTANTS
 from tests.crash._workloads import PROFILES
 from tests.recovery import test_index_files
 
 __all__ = ["killer_of"]
 
+_MODULE: Final = "tests.crash._mutants"
 _STATES_PER_POINT: Final = 20
 _SEEDS: Final = 36
-_SURVIVED: Final = "survived"
 
 
 def killer_of(mutant: Mutant) -> str | None:
     """The first check that notices a planted bug, or None."""
-    with planted(mutant) as directory:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.crash._mutants", "--check"],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-        )
-    verdict = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
-    return None if verdict == _SURVIVED else verdict
+    return _mutants.killer_of(mutant, module=_MODULE)
 
 
 def _check() -> str:
@@ -63,7 +50,7 @@ def _check() -> str:
         or _seeds(range(len(PROFILES)))
         or _sweep(FAULTS[1:])
         or _seeds(range(len(PROFILES), _SEEDS))
-        or _SURVIVED
+        or SURVIVED
     )
 
 
@@ -96,21 +83,7 @@ def _seeds(seeds: range) -> str | None:
 
 def main(arguments: list[str]) -> int:
     """Print each planted bug and its killer; return how many survived."""
-    if arguments == ["--check"]:
-        sys.stdout.write(f"{_check()}\n")
-        return 0
-    survivors = 0
-    for number, mutant in enumerate(MUTANTS):
-        if arguments and str(number) not in arguments:
-            continue
-        started = time.monotonic()
-        killer = killer_of(mutant)
-        survivors += killer is None
-        seconds = time.monotonic() - started
-        verdict = killer or "SURVIVED"
-        sys.stdout.write(f"{number:3} {seconds:5.1f} s  {mutant.file}: {mutant.name}: {verdict}\n")
-        sys.stdout.flush()
-    return survivors
+    return _mutants.run(arguments, mutants=MUTANTS, check=_check, module=_MODULE)
 
 
 if __name__ == "__main__":

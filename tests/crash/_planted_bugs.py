@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
-__all__ = ["MUTANTS", "Mutant"]
+from tests._mutants import Mutant
 
-
-class Mutant(NamedTuple):
-    """A planted bug: a text that stands once in a file of the log engine, and what replaces it."""
-
-    name: str
-    file: str
-    old: str
-    new: str
+__all__ = ["MUTANTS"]
 
 
 MUTANTS: Final = (

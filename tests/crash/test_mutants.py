@@ -11,8 +11,9 @@ from typing import Final
 
 import pytest
 
+from tests._mutants import Mutant
 from tests.crash._mutants import killer_of
-from tests.crash._planted_bugs import MUTANTS, Mutant
+from tests.crash._planted_bugs import MUTANTS
 
 _SAMPLE: Final = 10
 _STEP: Final = 1 if os.environ.get("LOOPLEDGER_PROVE") else len(MUTANTS) // _SAMPLE

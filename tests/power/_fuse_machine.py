@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from tests.crash._planting import ROOT
+from tests._mutants import ROOT
 from tests.power._forgetful import Command, Cut, Fail, Start
 from tests.power._mounts import unmount
 

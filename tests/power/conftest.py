@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash._planting import ROOT
+from tests._mutants import ROOT
 from tests.power._campaign import CREW_SIZE
 from tests.power._crew import Crew, open_crew
 

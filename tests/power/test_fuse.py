@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash._planted_bugs import Mutant
-from tests.crash._planting import planted
+from tests._mutants import Mutant, planted
 from tests.power._campaign import CREW_SIZE, CUTS, Campaign, LossError
 from tests.power._crew import Crew, open_crew
 from tests.power._fuse_machine import open_fuse_machine, why_no_fuse_machine

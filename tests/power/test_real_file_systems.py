@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash._planting import planted
+from tests._mutants import planted
 from tests.power._campaign import CREW_SIZE, CUTS, Campaign, LossError, Machine
 from tests.power._crew import Crew, open_crew
 from tests.power._loop_device import FileSystem, open_loop_machine, why_no_loop_machine
