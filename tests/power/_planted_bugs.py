@@ -6,7 +6,8 @@ from typing import Final
 
 import pytest
 
-from tests.crash._planted_bugs import MUTANTS, Mutant
+from tests._mutants import Mutant
+from tests.crash._planted_bugs import MUTANTS
 from tests.power._campaign import PROVES
 
 __all__ = ["NO_DIRECTORY_SYNC", "NO_SYNC", "SYNC_AGAIN", "only_in_campaigns"]

@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> int:
     """Run a seed, print its trace; return whether it failed."""
-    schedule = Schedule(int(arguments[0]))
+    schedule = Schedule(int(arguments[0]), shows_steps=True)
     verdict = "every promise held"
     try:
         schedule.check()
