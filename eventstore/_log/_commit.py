@@ -129,7 +129,7 @@ class Committer:
         Raises:
             EventStoreError: as `open`.
         """
-        with self._guard, contextlib.suppress(IndexDamagedError):
+        with self._guard, contextlib.suppress(IndexDamagedError, OSError):
             if self._attached and self._closed is None and self._is_up_to_date():
                 return self._tail.index.version(stream)
         with self._exclusive():

@@ -68,7 +68,7 @@ class IndexKeeper:
 
     def save_at_close(self, mark: Mark | None) -> None:
         """The same, and less is enough."""
-        self._save(mark, self._every_bytes // _AT_CLOSE)
+        self._save(mark, max(1, self._every_bytes // _AT_CLOSE))
         self.merge()
 
     @property

@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from eventstore._claims import Ownership
 from eventstore._codec import Codec
+from eventstore._errors import StoreUnavailableError
 from eventstore._events import MAIN_STREAM, E, Recorded
 from eventstore._log._claim_files import look_at_claims
 from eventstore._log._files import Files
@@ -119,7 +120,8 @@ class LogReader(Generic[E]):
             )
             return work(_cancellable(pages))
 
-        return await self._in_thread(run)
+        # Not `_in_thread`: an error of the disk in `work` is the caller's own.
+        return await anyio.to_thread.run_sync(run, limiter=self._limiter)
 
     async def owners(self, streams: Iterable[str]) -> Mapping[str, Ownership]:
         """Look who drives these streams, or drove them last; see `OwnerReader.owners`."""
@@ -152,16 +154,25 @@ class LogReader(Generic[E]):
         numbers: bool,
     ) -> Iterator[Page[E]]:
         """The pages of a snapshot, only those events that are asked for."""
-        if stream is not None:
-            return self._stream_pages(
-                snapshot, stream, after, backwards=backwards, data=data, numbers=numbers
-            )
-        return _wanted(
-            self._everything(snapshot, backwards=backwards, data=data, numbers=numbers),
-            operator.attrgetter("position"),
-            after=after,
-            backwards=backwards,
-        )
+        try:
+            if stream is not None:
+                yield from self._stream_pages(
+                    snapshot, stream, after, backwards=backwards, data=data, numbers=numbers
+                )
+            else:
+                yield from _wanted(
+                    self._everything(snapshot, backwards=backwards, data=data, numbers=numbers),
+                    operator.attrgetter("position"),
+                    after=after,
+                    backwards=backwards,
+                )
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> StoreUnavailableError:
+        path = error.filename or self._files.path(self._names.active)
+        reason = f"{error.strerror or error}; it cannot be read"
+        return StoreUnavailableError(path=path, reason=reason)
 
     def _stream_pages(
         self,
@@ -229,7 +240,11 @@ class LogReader(Generic[E]):
             return
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
+        """Run something of ours, which may touch the disk."""
+        try:
+            return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
 
 def _wanted(

@@ -101,7 +101,7 @@ class LogFiles(Generic[E]):
             self.files.close(handle)
 
     def _open(self, segment: Segment) -> int:
-        files, names = self.files, self.names
+        files = self.files
         handle = None
         try:
             handle = files.open(segment.name, "read")
@@ -109,15 +109,27 @@ class LogFiles(Generic[E]):
                 return handle
         except FileNotFoundError:
             pass  # sealed, and the next active file is not made yet
-        for first_position in reversed(names.sealed_positions(files.listdir(""))):
-            sealed = files.stat(names.sealed(first_position))
-            if sealed is not None and sealed.inode == segment.inode:
-                if handle is not None:
-                    files.close(handle)
-                return files.open(names.sealed(first_position), "read")
-        # Otherwise it was copied to a new inode after an error, with the same bytes; if not, the
-        # checksums say so.
-        return files.open(segment.name, "read") if handle is None else handle
+        try:
+            name = self._name_now(segment)
+            return files.open(name, "read")
+        finally:
+            if handle is not None:
+                files.close(handle)
+
+    def _name_now(self, segment: Segment) -> str:
+        """Where a segment is, whose file is no longer the one of that name."""
+        files, names = self.files, self.names
+        sealed = names.sealed_positions(files.listdir(""))
+        for first_position in reversed(sealed):
+            status = files.stat(names.sealed(first_position))
+            if status is not None and status.inode == segment.inode:
+                return names.sealed(first_position)
+        # It was copied to a new inode after an error, with the same bytes (if not, the checksums
+        # say so), and that copy may have been sealed since.
+        later = [first_position for first_position in sealed if first_position > segment.after]
+        if segment.first_position or not later:
+            return segment.name
+        return names.sealed(later[0])
 
 
 class ForwardCursor(Generic[E]):

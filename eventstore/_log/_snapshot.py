@@ -18,12 +18,21 @@ _TRIES: Final = 100  # a segment may be sealed between two looks; a hundred time
 
 
 class Segment(msgspec.Struct, frozen=True, gc=False):
-    """One file of the log, and up to which byte it may be shown."""
+    """One file of the log, and up to which byte it may be shown.
+
+    Attributes:
+        name: of the file when it was looked at.
+        first_position: of a sealed segment; 0 for the active one.
+        inode: the same file by another name is still the same.
+        end: up to which byte.
+        after: first position of the segment before it, 0 for none.
+    """
 
     name: str
     first_position: int
     inode: int
     end: int
+    after: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):
@@ -142,7 +151,8 @@ class SnapshotTaker:
         if (0 if at_path is None else at_path.inode) != inode:
             return None
         if handle is not None:
-            segments.append(Segment(names.active, 0, inode, end))
+            after = segments[-1].first_position if segments else 0
+            segments.append(Segment(names.active, 0, inode, end, after))
         return Snapshot(tuple(segments), position)
 
     def _readable_end(self, handle: int) -> tuple[int, int | None, int]:

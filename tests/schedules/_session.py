@@ -127,7 +127,7 @@ class Session:
                     self._seen = recorded.position
                     self._outcomes.show(recorded)
                     self._progress.set()
-        except (es.EventStoreError, OSError) as error:  # a page that cannot be read: OSError
+        except es.EventStoreError as error:
             self._judge_error(error)
         finally:
             self._subscription_ended = True
@@ -206,7 +206,7 @@ class Session:
         known = self._outcomes.last_versions.get(stream, 0)
         try:
             version = await store.version(stream)
-        except (es.EventStoreError, OSError) as error:  # as reading
+        except es.EventStoreError as error:
             self._judge_error(error)
         else:
             if version < known:
@@ -222,7 +222,7 @@ class Session:
                 async for recorded in events:
                     versions.append(recorded.version)
                     self._outcomes.show(recorded)
-        except (es.EventStoreError, OSError) as error:  # a page that cannot be read: OSError
+        except es.EventStoreError as error:
             self._judge_error(error)
         else:
             if versions != list(range(1, len(versions) + 1)) or len(versions) < known:
