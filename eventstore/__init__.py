@@ -31,6 +31,7 @@ What to do with a history once it is there (folds, the registry of loops) is `pr
 
 from eventstore._claims import Claimable, Owner, OwnerReader, Ownership
 from eventstore._errors import (
+    BookmarkLostError,
     CommitUnknownError,
     CorruptLogError,
     EventRefusedError,
@@ -101,7 +102,14 @@ from eventstore._runs import (
     list_runs,
     prune_runs,
 )
-from eventstore._store import Durability, EventReader, EventStore, Page
+from eventstore._store import (
+    Bookmark,
+    Durability,
+    EventReader,
+    EventStore,
+    Page,
+    SubscribedPage,
+)
 from eventstore._tools import (
     AGENT_EVENTS,
     TOOL_EVENTS,
@@ -123,6 +131,8 @@ __all__ = [
     "TOOL_EVENTS",
     "AgentEvent",
     "Appended",
+    "Bookmark",
+    "BookmarkLostError",
     "Claimable",
     "Clock",
     "Commit",
@@ -181,6 +191,7 @@ __all__ = [
     "StoreClosedError",
     "StorePoisonedError",
     "StoreUnavailableError",
+    "SubscribedPage",
     "ToolEvent",
     "ToolFailed",
     "ToolRequested",

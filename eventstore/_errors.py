@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 __all__ = [
+    "BookmarkLostError",
     "CommitUnknownError",
     "CorruptLogError",
     "EventRefusedError",
@@ -138,6 +139,18 @@ class CorruptLogError(EventStoreError):
         self.offset = offset
         self.position = position
         self.reason = reason
+
+
+class BookmarkLostError(EventStoreError):
+    """The log is no longer the one that a bookmark was taken from."""
+
+    def __init__(self, *, path: str, position: int) -> None:
+        super().__init__(
+            f"{path}: up to position {position} this is not the log that the bookmark was taken "
+            "from: it was rolled back, replaced or changed; read it from its beginning"
+        )
+        self.path = path
+        self.position = position
 
 
 class StoreUnavailableError(EventStoreError):

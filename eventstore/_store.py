@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+
+import msgspec
 
 from eventstore._events import Appended, E, E_co, ExpectedVersion, HistoryEvent, Recorded
 
-__all__ = ["Durability", "EventReader", "EventStore", "Page"]
+__all__ = ["Bookmark", "Durability", "EventReader", "EventStore", "Page", "SubscribedPage"]
 
 T = TypeVar("T")
 
@@ -16,6 +18,32 @@ Page: TypeAlias = Sequence[Recorded[E_co]]
 
 Durability: TypeAlias = Literal["synced", "written"]
 """`synced`: survives power loss. `written`: survives the death of the process only."""
+
+
+class Bookmark(msgspec.Struct, frozen=True, gc=False):
+    """A place in one log, and the proof that a log is, up to there, that one.
+
+    Attributes:
+        position: how many lines of the log are before it.
+        proof: the backend's own; it means nothing anywhere else.
+    """
+
+    position: int
+    proof: str
+
+
+class SubscribedPage(msgspec.Struct, Generic[E_co], frozen=True):
+    """What a subscription hands out at once.
+
+    Attributes:
+        events: in position order; perhaps none.
+        bookmark: the place behind them.
+        caught_up: whether the log held no more when it was looked at.
+    """
+
+    events: Sequence[Recorded[E_co]]
+    bookmark: Bookmark
+    caught_up: bool
 
 
 class EventReader(Protocol[E_co]):
@@ -81,6 +109,36 @@ class EventReader(Protocol[E_co]):
             Every event exactly once, in position order, whichever process appended it.
 
         Cancellation: safe at any await; continue with the last position seen.
+        """
+        ...
+
+    def subscribe_pages(
+        self, *, after: Bookmark | None = None, data: bool = True
+    ) -> AsyncGenerator[SubscribedPage[E_co], None]:
+        """Iterate the log's events and those to come, as `subscribe`, by the page.
+
+        It begins at a bookmark without reading what is before. Whenever it has caught up, it hands
+        out one page that says so, which holds no events.
+
+        Args:
+            after: the bookmark of the last page already seen; None for the log's beginning.
+            data: False leaves `data` undecoded (None).
+
+        Yields:
+            Every event exactly once, in position order, whichever process appended it.
+
+        Raises:
+            BookmarkLostError: the log is not the one of the bookmark. Ask `recognizes` before.
+
+        Cancellation: safe at any await; continue with the last bookmark seen.
+        """
+        ...
+
+    async def recognizes(self, bookmark: Bookmark) -> bool:
+        """Say whether the log is, up to a bookmark, the one that the bookmark was taken from.
+
+        False if it was rolled back, replaced or changed. Nothing is read but a few bytes, unless a
+        foreign writer's line stands there.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -13,15 +13,22 @@ import anyio.to_thread
 
 from eventstore._claims import Ownership
 from eventstore._codec import Codec
-from eventstore._errors import StoreUnavailableError
+from eventstore._errors import BookmarkLostError, StoreUnavailableError
 from eventstore._events import MAIN_STREAM, E, Recorded
+from eventstore._log._bookmarks import bookmark_at, prove
 from eventstore._log._claim_files import look_at_claims
 from eventstore._log._files import Files
 from eventstore._log._names import LogNames
-from eventstore._log._reading import BackwardCursor, ForwardCursor, LogFiles
+from eventstore._log._reading import (
+    HEAD,
+    BackwardCursor,
+    Beginning,
+    ForwardCursor,
+    LogFiles,
+)
 from eventstore._log._snapshot import Snapshot, SnapshotTaker
 from eventstore._log._stream_reading import StreamCursor, UntrueIndexError, find_stream
-from eventstore._store import Page
+from eventstore._store import Bookmark, Page, SubscribedPage
 
 __all__ = ["LogReader"]
 
@@ -86,21 +93,30 @@ class LogReader(Generic[E]):
 
     async def subscribe(self, *, after_position: int = 0) -> AsyncIterator[Recorded[E]]:
         """Iterate the log's events and then those to come; see `EventReader.subscribe`."""
-        cursor = ForwardCursor(self._log, tail_record=False)
-        seen: tuple[int, int, int] | None = None
+        following = _Following(ForwardCursor(self._log, tail_record=False))
         while True:
-            # Taken before looking: what comes later sets this one.
-            appended = self._appended = self._appended or anyio.Event()
-            snapshot = await self._in_thread(self._taker.take)
-            if snapshot.end != seen:
-                seen = snapshot.end
-                while (page := await self._in_thread(cursor.next_page, snapshot)) is not None:
-                    for recorded in page:
-                        if recorded.position > after_position:
-                            yield recorded
-                continue
-            with anyio.move_on_after(_POLL_SECONDS):
-                await appended.wait()
+            page = await self._next_page(following)
+            for recorded in page.events:
+                if recorded.position > after_position:
+                    yield recorded
+
+    async def subscribe_pages(
+        self, *, after: Bookmark | None = None, data: bool = True
+    ) -> AsyncGenerator[SubscribedPage[E], None]:
+        """Iterate pages of events and then those to come; see `EventReader.subscribe_pages`."""
+        beginning = HEAD if after is None else await self._in_thread(self._prove, after)
+        if beginning is None:
+            assert after is not None
+            path = self._files.path(self._names.active)
+            raise BookmarkLostError(path=path, position=after.position)
+        cursor = ForwardCursor(self._log, data=data, tail_record=False, beginning=beginning)
+        following = _Following(cursor)
+        while True:
+            yield await self._next_page(following)
+
+    async def recognizes(self, bookmark: Bookmark) -> bool:
+        """Say whether this is the log of a bookmark; see `EventReader.recognizes`."""
+        return await self._in_thread(self._prove, bookmark) is not None
 
     async def scan(
         self,
@@ -222,6 +238,32 @@ class LogReader(Generic[E]):
             return BackwardCursor(self._log, snapshot, data=data, numbers=numbers).pages()
         return ForwardCursor(self._log, data=data).pages(snapshot)
 
+    async def _next_page(self, following: _Following[E]) -> SubscribedPage[E]:
+        """Read the next page, or wait for one; say once when nothing more is there.
+
+        No generator, so that a subscription is the only one, and closing it leaves none open.
+        """
+        while following.snapshot is None:
+            # Taken before looking: what comes later sets this one.
+            appended = self._appended = self._appended or anyio.Event()
+            snapshot = await self._in_thread(self._taker.take)
+            if snapshot.end != following.seen:
+                following.seen = snapshot.end
+                following.snapshot = snapshot
+            else:
+                with anyio.move_on_after(_POLL_SECONDS):
+                    await appended.wait()
+        pages = following.cursor.pages(following.snapshot)
+        page = await self._in_thread(lambda: next(pages, None))
+        bookmark = bookmark_at(following.cursor.reached)
+        if page is None:
+            following.snapshot = None
+            self._position = max(self._position, bookmark.position)
+        return SubscribedPage(page or (), bookmark, caught_up=page is None)
+
+    def _prove(self, bookmark: Bookmark) -> Beginning | None:
+        return prove(self._log, self._taker.take(), bookmark)
+
     def _main_version(self) -> int:
         cursor = ForwardCursor(self._log, data=False)
         for _ in cursor.pages(self._taker.take()):
@@ -245,6 +287,15 @@ class LogReader(Generic[E]):
             return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
         except OSError as error:
             raise self._unreadable(error) from error
+
+
+class _Following(Generic[E]):
+    """What a subscription has read, and what it reads now."""
+
+    def __init__(self, cursor: ForwardCursor[E]) -> None:
+        self.cursor = cursor
+        self.snapshot: Snapshot | None = None
+        self.seen: tuple[int, int, int] | None = None
 
 
 def _wanted(

@@ -31,13 +31,32 @@ from eventstore._log._names import LogNames
 from eventstore._log._scan import START, Damage, Place, Scanner
 from eventstore._log._snapshot import Segment, Snapshot
 
-__all__ = ["BackwardCursor", "ForwardCursor", "LogFiles"]
+__all__ = ["HEAD", "BackwardCursor", "Beginning", "ForwardCursor", "LogFiles"]
 
 _TAIL_BLOCK_BYTES: Final = 64 * 1024  # where "last iteration" is found, nearly always
 _FIRST_CHUNK_BYTES: Final = 64 * 1024  # where "what was asked first" is found
 _BLOCK_BYTES_MAX: Final = 8 * 2**20  # beyond it, passing through from the head takes less memory
 
 _logger: Final = logging.getLogger("eventstore")
+
+
+class Beginning(NamedTuple):
+    """Where in a snapshot a forward reader begins, with all that it must know to begin there.
+
+    Attributes:
+        segment: which of the snapshot's segments.
+        first_position: of that segment.
+        place: a place in it that stays whatever comes.
+        verified_position: of the last line of ours that fitted.
+    """
+
+    segment: int
+    first_position: int
+    place: Place
+    verified_position: int
+
+
+HEAD: Final = Beginning(segment=0, first_position=1, place=START, verified_position=0)
 
 
 class LogFiles(Generic[E]):
@@ -139,7 +158,7 @@ class ForwardCursor(Generic[E]):
         log: the files.
         data: whether `data` is decoded.
         tail_record: show a complete foreign record that still lacks its LF.
-        start: number of a segment, and a place in it to begin at.
+        beginning: where to begin in the first snapshot; everything before is taken as verified.
     """
 
     def __init__(
@@ -148,15 +167,15 @@ class ForwardCursor(Generic[E]):
         *,
         data: bool = True,
         tail_record: bool = True,
-        start: tuple[int, Place] = (0, START),
+        beginning: Beginning = HEAD,
     ) -> None:
         self._log = log
         self._data = data
         self._tail_record = tail_record
-        self._segment, place = start
-        self._scanner = log.scanner(place, data=data)
+        self._segment, self._first_position, place, verified_position = beginning
+        self._scanner = log.scanner(place, data=data, verified_position=verified_position)
         self._chunk_bytes = _FIRST_CHUNK_BYTES
-        self._shown = place.position  # of the last event given out, or left out
+        self._shown = place.position  # of the last event given out, at least
         self._reported = 0
         self._doubt = False
 
@@ -164,6 +183,13 @@ class ForwardCursor(Generic[E]):
     def damages(self) -> list[Damage]:
         """Damage to acknowledged data found so far, confirmed by a second look."""
         return self._scanner.damages
+
+    @property
+    def reached(self) -> Beginning:
+        """Where another cursor would go on, once the caller has what was given out."""
+        scanner = self._scanner
+        verified_position = min(scanner.verified_position, scanner.settled.position)
+        return Beginning(self._segment, self._first_position, scanner.settled, verified_position)
 
     @property
     def main_version(self) -> int:
@@ -190,16 +216,18 @@ class ForwardCursor(Generic[E]):
                 return None
             scanner.next_segment()
             self._segment += 1
+            self._first_position = scanner.place.position + 1
             return []
         with self._log.opened(segment) as handle:
             size = min(self._chunk_bytes, segment.end - offset)
             data = self._log.files.pread(handle, size, offset)
         self._chunk_bytes = min(4 * self._chunk_bytes, CHUNK_BYTES)
+        if not data:  # the file is shorter than it was: the snapshot is no longer true
+            self._let_go_of_tail()
+            return None
         scanner.feed(data)
         if is_last and self._tail_record and offset + len(data) >= segment.end:
             scanner.finish_foreign_record()
-        if not data:  # the file is shorter than it was: the snapshot is no longer true
-            self._segment = len(snapshot.segments)
         if scanner.damage_count > self._reported and self._looks_again(segment):
             return []
         page = scanner.lines
@@ -226,7 +254,7 @@ class ForwardCursor(Generic[E]):
         """Begin again at the head before calling it damage: a writer may have cut a torn tail."""
         if not self._doubt:
             self._doubt = True
-            self._segment = 0
+            self._segment, self._first_position = HEAD.segment, HEAD.first_position
             self._scanner = self._log.scanner(START, data=self._data)
             return True
         self._log.report(segment, self._scanner.damages[self._reported :])

@@ -19,7 +19,7 @@ from eventstore._events import MAIN_STREAM, E, Recorded
 from eventstore._log._index_files import IndexFiles, log_has
 from eventstore._log._index_run import BROKEN, IndexRun, Mark, hash_stream
 from eventstore._log._lines import LF, LINE_BYTES_READ_MAX, is_intact
-from eventstore._log._reading import BackwardCursor, ForwardCursor, LogFiles
+from eventstore._log._reading import BackwardCursor, Beginning, ForwardCursor, LogFiles
 from eventstore._log._snapshot import Snapshot
 
 __all__ = ["StreamCursor", "UntrueIndexError", "find_stream"]
@@ -143,7 +143,10 @@ class StreamCursor(Generic[E]):
         else:
             number = _segment_of(self._snapshot, mark)
             assert number is not None
-            cursor = ForwardCursor(self._log, data=self._data, start=(number, mark.place))
+            place = mark.place
+            first_position = mark.segment_start.position + 1
+            beginning = Beginning(number, first_position, place, place.position)
+            cursor = ForwardCursor(self._log, data=self._data, beginning=beginning)
             pages = cursor.pages(self._snapshot)
         if self._bases[-1] + self._snapshot.segments[-1].end == mark.log_offset:
             return

@@ -363,3 +363,18 @@ def test_a_reader_shows_nothing_of_a_commit_that_is_not_whole(files: Files) -> N
         assert [r.position for r in read(files)] == [1]
     overwrite(files, whole)
     assert [r.position for r in read(files)] == [1, 2, 3, 4]
+
+
+def test_a_reader_outlives_a_torn_tail_that_is_cut_before_it_reads_it(files: Files) -> None:
+    """It had looked how far the log goes, and then there is less: it goes on with what comes."""
+    appended(files, request("otter", *iterations(1)))
+    cursor = ForwardCursor(LogFiles(files, NAMES, Codec(es.LOOP_EVENTS)), tail_record=False)
+    taker = SnapshotTaker(files, NAMES, lock_timeout_seconds=1.0)
+    assert [len(page) for page in cursor.pages(taker.take())] == [1]
+    append_raw(files, content(files)[:60])
+    before_the_cut = taker.take()
+    appended(files)
+    assert list(cursor.pages(before_the_cut)) == []
+    appended(files, request("otter", *iterations(2)))
+    assert [page[0].position for page in cursor.pages(taker.take())] == [2]
+    taker.close()
