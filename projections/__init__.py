@@ -68,6 +68,7 @@ the file with its processes, and takes the same lock.
 
 from projections._difference import Change, diff
 from projections._errors import IterationNotFoundError
+from projections._handlers import Handler
 from projections._history import HistoryReader, LoopHistory, open_history
 from projections._ledger import Ledger, ToolStore
 from projections._load import load, load_all
@@ -85,6 +86,10 @@ from projections._loop_entry import Anomaly, LoopEntry, LoopState, resume_from
 from projections._overlay import STALLED_AFTER_SECONDS, LoopStanding, Overlay, overlay
 from projections._owners import Claim, OwnedReader, claim, registry
 from projections._projection import Loaded, Projection, first, latest
+from projections._projector import Follows, Projector, Status, open_projector
+from projections._projector_errors import ProjectionFailedError, RebuildLostError
+from projections._read_model import Checkpoint, ReadModel, ReadModelSession
+from projections._rebuild import Progress, Rebuild
 from projections._registry import REGISTRY
 from projections._resume import RUN_ID, PublishedTopic, ResumePlan, resume_plan
 from projections._timeline import TIMELINE, IterationSpan, Timeline
@@ -92,6 +97,7 @@ from projections._tool_errors import ToolFailedError, ToolOutcomeUnknownError
 from projections._tools import OPEN_TOOLS, OpenTool, OpenTools
 from projections._transact import Transacted, transact
 from projections._travel import Turn, bisect
+from projections._view import View
 
 __all__ = [
     "COMPLETION",
@@ -105,8 +111,13 @@ __all__ = [
     "TIMELINE",
     "Anomaly",
     "Change",
+    "Checkpoint",
+    "Claim",
     "Claim",
     "Completion",
+    "Completion",
+    "Follows",
+    "Handler",
     "HistoryReader",
     "IterationNotFoundError",
     "IterationSpan",
@@ -121,9 +132,17 @@ __all__ = [
     "Outcome",
     "Overlay",
     "OwnedReader",
+    "Progress",
     "Projection",
+    "ProjectionFailedError",
+    "Projector",
     "PublishedTopic",
+    "ReadModel",
+    "ReadModelSession",
+    "Rebuild",
+    "RebuildLostError",
     "ResumePlan",
+    "Status",
     "Summary",
     "Timeline",
     "ToolFailedError",
@@ -131,6 +150,7 @@ __all__ = [
     "ToolStore",
     "Transacted",
     "Turn",
+    "View",
     "bisect",
     "claim",
     "diff",
@@ -139,6 +159,7 @@ __all__ = [
     "load",
     "load_all",
     "open_history",
+    "open_projector",
     "outcome_of",
     "overlay",
     "registry",

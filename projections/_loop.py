@@ -218,7 +218,7 @@ def _fold_summary(state: Summary, events: Sequence[Recorded[Event]]) -> Summary:
     )
 
 
-LAST_ITERATION: Final = latest("last_iteration", _last_iteration, data=False)
+LAST_ITERATION: Final = latest("last_iteration", _last_iteration, data=False, state_type=int | None)
 """The number of the last completed iteration, or None. Read from the end of the log."""
 
 COMPLETION: Final = Projection[Completion, Event](
@@ -230,7 +230,7 @@ COMPLETION: Final = Projection[Completion, Event](
 )
 """Whether and how the loop ended. Read from the end of the log."""
 
-PROMPT: Final = first("prompt", _prompt, data=False)
+PROMPT: Final = first("prompt", _prompt, data=False, state_type=str | None)
 """What the loop was asked at its first start, or None. Read from the beginning of the log."""
 
 SUMMARY: Final = Projection[Summary, Event](

@@ -13,7 +13,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -63,6 +63,8 @@ class Projection(Generic[S, E_contra]):
         newest_first: the state after some events, given newest first; it stops reading them when
             the older ones no longer matter. `load` then reads from the end of the log.
         oldest_first: the same for events given oldest first.
+        state_type: what `msgspec` is to read a saved state as, such as `int | None`; the class of
+            `initial` unless given. A state that does not read back equal is never saved.
     """
 
     __slots__ = (
@@ -75,6 +77,7 @@ class Projection(Generic[S, E_contra]):
         "newest_first",
         "oldest_first",
         "revision",
+        "state_type",
     )
 
     def __init__(
@@ -89,6 +92,7 @@ class Projection(Generic[S, E_contra]):
         data: bool = True,
         newest_first: Callable[[S, Iterable[Recorded[E_contra]]], S] | None = None,
         oldest_first: Callable[[S, Iterable[Recorded[E_contra]]], S] | None = None,
+        state_type: Any = None,
     ) -> None:
         assert newest_first is None or oldest_first is None, "an answer stands at one end"
         self.name: Final = name
@@ -99,6 +103,7 @@ class Projection(Generic[S, E_contra]):
         self.data: Final = data
         self.newest_first: Final = newest_first
         self.oldest_first: Final = oldest_first
+        self.state_type: Final[Any] = type(initial) if state_type is None else state_type
         self.fold: Final = fold or oldest_first or self._fold_in_order
 
     def __repr__(self) -> str:
@@ -132,6 +137,7 @@ def latest(
     *,
     revision: int = 1,
     data: bool = True,
+    state_type: Any = None,
 ) -> Projection[T | None, Event]:
     """Make a projection whose state is what `pick` finds in the newest event it accepts.
 
@@ -142,6 +148,7 @@ def latest(
         pick: the state that an event decides, or None if it decides nothing.
         revision: as in `Projection`.
         data: as in `Projection`; False says that `pick` does not look at `data`.
+        state_type: as in `Projection`; without it the state is never saved.
     """
 
     def evolve(state: T | None, recorded: Recorded[Event]) -> T | None:
@@ -158,6 +165,7 @@ def latest(
         revision=revision,
         data=data,
         newest_first=newest_first,
+        state_type=state_type,
     )
 
 
@@ -167,6 +175,7 @@ def first(
     *,
     revision: int = 1,
     data: bool = True,
+    state_type: Any = None,
 ) -> Projection[T | None, Event]:
     """Make a projection whose state is what `pick` finds in the oldest event it accepts.
 
@@ -177,6 +186,7 @@ def first(
         pick: the state that an event decides, or None if it decides nothing.
         revision: as in `Projection`.
         data: as in `Projection`; False says that `pick` does not look at `data`.
+        state_type: as in `Projection`; without it the state is never saved.
     """
 
     def evolve(state: T | None, recorded: Recorded[Event]) -> T | None:
@@ -192,6 +202,7 @@ def first(
         revision=revision,
         data=data,
         oldest_first=oldest_first,
+        state_type=state_type,
     )
 
 

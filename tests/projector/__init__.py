@@ -1,0 +1,1 @@
+"""Following the log: views, saved states, rebuilds, side effects, read models."""
