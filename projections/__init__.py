@@ -92,6 +92,7 @@ from projections._read_model import Checkpoint, ReadModel, ReadModelSession
 from projections._rebuild import Progress, Rebuild
 from projections._registry import REGISTRY
 from projections._resume import RUN_ID, PublishedTopic, ResumePlan, resume_plan
+from projections._sqlite_read_model import SqliteReadModel, sqlite_read_model
 from projections._timeline import TIMELINE, IterationSpan, Timeline
 from projections._tool_errors import ToolFailedError, ToolOutcomeUnknownError
 from projections._tools import OPEN_TOOLS, OpenTool, OpenTools
@@ -142,6 +143,7 @@ __all__ = [
     "Rebuild",
     "RebuildLostError",
     "ResumePlan",
+    "SqliteReadModel",
     "Status",
     "Summary",
     "Timeline",
@@ -165,5 +167,6 @@ __all__ = [
     "registry",
     "resume_from",
     "resume_plan",
+    "sqlite_read_model",
     "transact",
 ]
