@@ -114,8 +114,6 @@ __all__ = [
     "Change",
     "Checkpoint",
     "Claim",
-    "Claim",
-    "Completion",
     "Completion",
     "Follows",
     "Handler",

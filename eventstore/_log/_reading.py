@@ -174,7 +174,7 @@ class ForwardCursor(Generic[E]):
         self._tail_record = tail_record
         self._segment, self._first_position, place, verified_position = beginning
         self._scanner = log.scanner(place, data=data, verified_position=verified_position)
-        self._chunk_bytes = _FIRST_CHUNK_BYTES
+        self._chunk_bytes = min(_FIRST_CHUNK_BYTES, CHUNK_BYTES)
         self._shown = place.position  # of the last event given out, at least
         self._reported = 0
         self._doubt = False

@@ -123,6 +123,31 @@ class ToyStore(es.EventStore[es.LoopEvent]):
             if not news:
                 await appended.wait()
 
+    async def subscribe_pages(
+        self, *, after: es.Bookmark | None = None, data: bool = True
+    ) -> AsyncGenerator[es.SubscribedPage[es.LoopEvent], None]:
+        del data
+        seen = 0
+        if after is not None:
+            if not await self.recognizes(after):
+                raise es.BookmarkLostError(path="toy", position=after.position)
+            seen = after.position
+        while True:
+            appended = self._appended
+            news = self._log.events[seen:]
+            seen += len(news)
+            yield es.SubscribedPage(news, self._bookmark(seen), caught_up=not news)
+            if not news:
+                await appended.wait()
+
+    async def recognizes(self, bookmark: es.Bookmark) -> bool:
+        await anyio.lowlevel.checkpoint()
+        return bookmark == self._bookmark(bookmark.position)
+
+    def _bookmark(self, position: int) -> es.Bookmark:
+        known = [recorded.timestamp_text for recorded in self._log.events[:position]]
+        return es.Bookmark(len(known), json.dumps(known))
+
     async def scan(
         self,
         work: Callable[[Iterator[es.Page[es.LoopEvent]]], T],
