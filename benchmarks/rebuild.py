@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with scratch(chosen.directory) as directory:
         environment = survey(directory)
         path = directory / "history.jsonl"
-        anyio.run(_write_log, path, events, chosen.streams)
+        anyio.run(write_log, path, events, chosen.streams)
         setting = f"{events:,} events, {chosen.streams} streams, {path.stat().st_size:,} bytes"
         works = {"SUMMARY": _fold_summary, "REGISTRY": _fold_registry, "all": _fold_built_in}
         floor = partial(_in_new_process, _decode_only, path, events)
@@ -114,14 +114,17 @@ def _fold_built_in(path: Path, events: int) -> Run:
 async def _scan(path: Path, events: int) -> Run:
     begin = time.perf_counter()
     async with es.open_store(path, read_only=True) as store:
-        folded = await store.scan(_fold_pages, data=any(each.data for each in BUILT_IN))
+        folded = await store.scan(fold_pages, data=any(each.data for each in BUILT_IN))
         taken = time.perf_counter() - begin
     assert folded == events, f"{folded} events of {events}"
     return Run(folded, taken)
 
 
-def _fold_pages(pages: Iterator[es.Page[es.LoopEvent]]) -> int:
-    """Fold each page by all projections, one state per stream; all built-in ones are by stream."""
+def fold_pages(
+    pages: Iterator[es.Page[es.LoopEvent]],
+    projections: Sequence[pj.Projection[Any, es.Event]] = BUILT_IN,
+) -> int:
+    """Fold each page by some projections, one state per stream; all built-in ones are by stream."""
     states: dict[tuple[str, str], Any] = {}
     count = 0
     for page in pages:
@@ -129,7 +132,7 @@ def _fold_pages(pages: Iterator[es.Page[es.LoopEvent]]) -> int:
         parts: dict[str, list[es.Recorded[es.LoopEvent]]] = {}
         for recorded in page:
             parts.setdefault(recorded.stream, []).append(recorded)
-        for (stream, part), projection in itertools.product(parts.items(), BUILT_IN):
+        for (stream, part), projection in itertools.product(parts.items(), projections):
             place = projection.name, stream
             states[place] = projection.fold(states.get(place, projection.initial), part)
     return count
@@ -155,7 +158,7 @@ def _decode_only(path: Path, events: int) -> Run:
 # --- the log ---
 
 
-async def _write_log(path: Path, events: int, streams: int) -> None:
+async def write_log(path: Path, events: int, streams: int) -> None:
     """Write what an orchestrator would: loops side by side, in one segment."""
 
     async def run_loop(number: int) -> None:

@@ -42,6 +42,20 @@ Your own::
     PAID = pj.Projection(name="paid", initial=0, evolve=add)
     LAST_TOPIC = pj.latest("last_topic", topic_of)  # decided by the newest event it accepts
 
+Kept up to date while the log grows, with views that never change under their reader::
+
+    async with pj.open_projector(store, pj.REGISTRY, snapshots="saved") as projector:
+        await projector.wait_for(done.position)  # your own write
+        projector.view(pj.REGISTRY)["bright-otter"].state
+        async for progress in projector.rebuild(
+            pj.REGISTRY
+        ):  # beside the view, then in place of it
+            print(progress.position, progress.total, progress.eta_seconds)
+
+* `Handler`: a side effect, called behind the views and not again;
+* `sqlite_read_model`: tables of your own, the effect of each event exactly once; `ReadModel` and
+  `ReadModelSession` are what another database has to offer.
+
 The rules for `evolve`: it never raises, changes nothing, asks no clock, and leaves the state alone
 at an event it does not know (`es.Unknown` can always turn up). Then folding in pieces gives what
 folding at once gives, which is what saved states and followers rely on.

@@ -89,6 +89,21 @@ def test_verify_measures_every_shape_of_log_beside_a_bare_checksum(tmp_path: Pat
     assert not (tmp_path / "new").exists()
 
 
+def test_projector_measures_catching_up_restarting_and_rebuilding(tmp_path: Path) -> None:
+    """Each beside its floor; every view includes every event."""
+    printed, written = run(tmp_path, "benchmarks.projector", "--events", "11000")
+    check_results(written)
+    assert [result["case"] for result in written["results"]] == [
+        "catch up, SUMMARY",
+        "catch up, REGISTRY",
+        "catch up, all",
+        *["restart, saved states"] * 3,
+        "rebuild, with progress",
+    ]
+    assert "11,000 events" in printed
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_case_and_its_floor_take_turns_and_swap_places() -> None:
     """Every round measures both; the first round only warms up, and each goes first in turn."""
     order: list[str] = []

@@ -69,6 +69,23 @@ def test_the_second_example_defines_a_store_of_its_own_events(tmp_path: Path) ->
     assert done.stdout == "loop_started paid\n"
 
 
+def test_the_example_of_a_read_model_prints_what_the_readme_says(tmp_path: Path) -> None:
+    """A projector follows into a view and a database, and rebuilds both."""
+    part = README.split("### Into SQLite")[1]
+    script, said = re.findall(r"^```(?:python|text)\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)[
+        :2
+    ]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == (said, "")
+
+
 def test_the_example_of_a_driver_prints_what_the_readme_says(tmp_path: Path) -> None:
     """Run twice, as after a crash, the driver resumes and does not run its tool again."""
     part = README.split("### Tools run once")[1]
