@@ -1,17 +1,19 @@
 """Events to bytes and back, and the gate before the log. Pure.
 
-The gate's one rule: what is appended must read back equal, by us and by the original. So an event
-is encoded, decoded again and compared, before anything is written.
+The gate's one rule: what is appended must read back equal and of the same types, by us and by the
+original. So an event is encoded, decoded again and compared, before anything is written.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, NoReturn, TypeGuard, cast
 
 import msgspec
+from msgspec.structs import astuple
 
 from eventstore._errors import EventRefusedError
 from eventstore._event_types import EventTypes
@@ -51,11 +53,11 @@ _TEXT_MAX: Final = 200  # characters of a key, a meta name; a meta value may be 
 _META_MAX: Final = 32
 _STREAMS_KEPT: Final = 4_096
 _NO_CONTENTS: Final[Sequence[tuple[bytes, bytes]]] = ()
+_SOMETHING_ELSE: Final = "it comes back as something else"
 _LONG_INTEGER: Final = re.compile(rb"[0-9]{19}")
 
-# What encoding and decoding raise; a lone surrogate is a UnicodeError, which is a ValueError, and
-# so is everything msgspec says.
-_NOT_ENCODABLE: Final = (ValueError, TypeError, RecursionError, OverflowError)
+_FLAT_TYPES: Final = frozenset((str, bool, int))
+_SCALARS: Final = frozenset((str, int, float, bool, type(None)))
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode_any: Final = msgspec.json.Decoder().decode
@@ -183,7 +185,10 @@ class Codec(Generic[E]):
         if not 1 <= len(events) <= APPEND_EVENTS_MAX:
             reason = f"an append takes 1 to {APPEND_EVENTS_MAX} events, not {len(events)}"
             raise EventRefusedError(reason)
-        end = self._stream_ends.get(stream) or self._stream_end(stream)
+        try:
+            end = self._stream_ends.get(stream) or self._stream_end(stream)
+        except TypeError:  # it has no hash
+            end = self._stream_end(stream)
         if key is not None or meta:
             end += _encode_key_and_meta(key, meta)
         start = b'{"ts":"' + now + b'","type":'
@@ -195,8 +200,10 @@ class Codec(Generic[E]):
                 data = b""
                 if self._is_flat.get(type(item)):  # the check of `_encode_event`, without a call
                     payload = _encode(item)
-                    if self._decode_event(payload) != item:
-                        _refuse(_not_equal(item, "it comes back as something else"))
+                    if self._decode_event(payload) != item or not _FLAT_TYPES.issuperset(
+                        map(type, astuple(item))  # an enum's member equals its value
+                    ):
+                        _refuse(_not_equal(item, _SOMETHING_ELSE))
                     body = start + payload + end
                 elif isinstance(item, HistoryEvent):
                     payload, data = self._encode_event(item.event), _encode_data(item.data)
@@ -214,7 +221,7 @@ class Codec(Generic[E]):
         except EventRefusedError as error:
             reason = f"event {len(bodies) + 1} of {len(events)}: {error.reason}"
             raise EventRefusedError(reason) from error
-        except _NOT_ENCODABLE as error:
+        except Exception as error:  # values compare and convert by code of their own
             culprit = events[len(bodies)]
             reason = f"event {len(bodies) + 1} of {len(events)}: {_not_equal(culprit, str(error))}"
             raise EventRefusedError(reason) from error
@@ -230,14 +237,15 @@ class Codec(Generic[E]):
         try:
             payload = _encode(event)
             same = self._decode_event(payload)
-        except _NOT_ENCODABLE as error:
+            if same != event or not _is_same(same, event):
+                _refuse(_not_equal(event, _SOMETHING_ELSE))
+            if not flat:
+                _decode_any(payload)  # a msgspec.Raw may hold what is no JSON
+                _check_shape(payload)
+        except EventRefusedError:
+            raise
+        except Exception as error:
             raise EventRefusedError(_not_equal(event, str(error))) from error
-        if same != event:
-            _refuse(_not_equal(event, "it comes back as something else"))
-        if not flat:
-            if _encode(same) != payload:  # 1 and 1.0 are equal, and two things on disk
-                _refuse(_not_equal(event, "it comes back as something else"))
-            _check_shape(payload)
         return payload
 
     def _stream_end(self, stream: str) -> bytes:
@@ -277,7 +285,7 @@ def _is_flat(cls: type[Event]) -> bool:
 def _start(moment: datetime) -> bytes:
     try:
         text = format_timestamp(moment)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, AttributeError, TypeError) as error:
         reason = f"the timestamp cannot be written: {error}"
         raise EventRefusedError(reason) from error
     return b'{"ts":"' + text.encode() + b'","type":'
@@ -290,8 +298,8 @@ def _encode_key_and_meta(key: str | None, meta: Mapping[str, str] | None) -> byt
             _refuse(f"a key is a string of 1 to {_TEXT_MAX} characters, not {key!r:.80}")
         end += b',"key":' + _encode_checked(key, "the key")
     if meta:
-        plain = dict(meta)
-        if len(plain) > _META_MAX or not all(map(_is_meta, plain.items())):
+        plain = dict(meta) if isinstance(meta, Mapping) else {}  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not plain or len(plain) > _META_MAX or not all(map(_is_meta, plain.items())):
             _refuse(
                 f"meta takes up to {_META_MAX} strings of up to {10 * _TEXT_MAX} characters, "
                 f"under names of up to {_TEXT_MAX}"
@@ -314,12 +322,12 @@ def _encode_data(data: Any) -> bytes:
     """The `data` member, or nothing for None."""
     if data is None:
         return b""
-    encoded = _encode_checked(data, "data")
     try:
-        same = _decode_any(encoded)
-    except (ValueError, RecursionError) as error:
+        encoded = _encode(data)
+        same = _is_same(_decode_any(encoded), data)
+    except Exception as error:
         raise EventRefusedError(_not_equal(data, str(error))) from error
-    if not _is_same(same, data):
+    if not same:
         _refuse(_not_equal(data, "only JSON values do: no bytes, tuples, NaN, or keys but strings"))
     _check_shape(encoded)
     return b',"data":' + encoded
@@ -327,26 +335,54 @@ def _encode_data(data: Any) -> bytes:
 
 def _encode_checked(value: Any, what: str) -> bytes:
     try:
-        return _encode(value)
-    except _NOT_ENCODABLE as error:
+        encoded = _encode(value)
+        same = _is_same(_decode_any(encoded), value)
+    except Exception as error:
         reason = f"{what} cannot be written as JSON: {error}"
         raise EventRefusedError(reason) from error
+    if not same:
+        _refuse(f"{what} would not read back equal: it takes plain strings only")
+    return encoded
 
 
 def _is_same(decoded: Any, value: Any) -> bool:
-    """Whether a decoded JSON value is what went in; `1` and `true` and `1.0` are three things."""
-    if decoded != value:
+    """Whether what was decoded is what went in, type by type: `1`, `true` and `1.0` are three.
+
+    Both have one encoding, so members stand in one order; only sets have an order of their own.
+    """
+    cls = cast("type[Any]", type(decoded))
+    if type(value) is not cls:
         return False
-    if isinstance(decoded, dict):
-        fields = cast("dict[str, Any]", decoded)
-        return all(_is_same(inner, value[name]) for name, inner in fields.items())
-    if _is_list(decoded):
-        return _is_list(value) and all(map(_is_same, decoded, value))
-    return isinstance(value, type(decoded))
+    if cls in _SCALARS:
+        return bool(decoded == value)
+    if cls is dict:
+        return (
+            len(decoded) == len(value)
+            and all(map(_is_same, decoded, value))
+            and all(map(_is_same, decoded.values(), value.values()))
+        )
+    if issubclass(cls, list | tuple):
+        return len(decoded) == len(value) and all(map(_is_same, decoded, value))
+    if issubclass(cls, set | frozenset):
+        own = {member: member for member in value}
+        return decoded == value and all(_is_same(member, own[member]) for member in decoded)
+    if issubclass(cls, msgspec.Struct):
+        return all(map(_is_same, astuple(decoded), astuple(value)))
+    if is_dataclass(cls):
+        return decoded == value and all(
+            _is_same(getattr(decoded, field.name), getattr(value, field.name))
+            for field in fields(cls)
+        )
+    return bool(decoded == value)
 
 
 def _check_shape(encoded: bytes) -> None:
-    """Refuse what nests too deep or holds an integer that others read as a float."""
+    """Refuse what nests too deep or holds an integer that others read as a float.
+
+    Bytes that the caller encoded (`msgspec.Raw`) are refused unless they are JSON on one line.
+    """
+    if b"\n" in encoded:
+        _refuse("it holds an LF, which ends a line; a msgspec.Raw must be compact")
     if encoded.count(b"[") + encoded.count(b"{") > _NESTING_MAX and (
         _nesting(encoded) > _NESTING_MAX
     ):
