@@ -74,8 +74,8 @@ def _catch_up_cases(path: Path, events: int) -> list[Case]:
         Case(
             name,
             setting,
-            partial(anyio.run, _catch_up, path, projections, events, None),
-            partial(anyio.run, _fold, path, projections, events),
+            partial(anyio.run, partial(_catch_up, path, projections, events, None)),
+            partial(anyio.run, partial(_fold, path, projections, events)),
         )
         for name, projections in chosen.items()
     ]
@@ -126,7 +126,7 @@ def _restart_cases(directory: Path, sizes: Sequence[int]) -> Iterator[Case]:
             "restart, saved states",
             f"{size:,} events, the last {TAIL_EVENTS} not saved",
             partial(_restart, path, size),
-            partial(anyio.run, _catch_up, path, BUILT_IN, size, None),
+            partial(anyio.run, partial(_catch_up, path, BUILT_IN, size, None)),
         )
 
 
@@ -152,8 +152,8 @@ def _rebuild_case(path: Path, events: int) -> Case:
     return Case(
         "rebuild, with progress",
         f"{events:,} events, every {_rebuild._STEP_EVENTS:,} told",
-        partial(anyio.run, _rebuild_all, path, _rebuild._STEP_EVENTS),
-        partial(anyio.run, _rebuild_all, path, events),
+        partial(anyio.run, partial(_rebuild_all, path, _rebuild._STEP_EVENTS)),
+        partial(anyio.run, partial(_rebuild_all, path, events)),
     )
 
 

@@ -350,7 +350,7 @@ def _is_same(decoded: Any, value: Any) -> bool:
 
     Both have one encoding, so members stand in one order; only sets have an order of their own.
     """
-    cls = cast("type[Any]", type(decoded))
+    cls = cast("Any", type(decoded))
     if type(value) is not cls:
         return False
     if cls in _SCALARS:

@@ -320,7 +320,7 @@ _META: Final = (
 
 def is_same(one: Any, other: Any) -> bool:
     """Whether two values are of one type and equal, all the way down; -0.0 is not 0.0."""
-    cls = cast("type[Any]", type(one))
+    cls = cast("Any", type(one))
     if cls is not type(other):
         return False
     if cls is dict:
