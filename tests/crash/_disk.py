@@ -552,13 +552,12 @@ def overwritten(content: bytes, offset: int, data: bytes) -> bytes:
 
 def with_blocks(base: bytes, source: bytes, blocks: list[int], *, size: int) -> bytes:
     """A content of another size, in which some blocks are those of another content."""
-    content = base[:size].ljust(size, b"\0")
+    content = bytearray(base[:size].ljust(size, b"\0"))
     for block in blocks:
         start = block * BLOCK_BYTES
-        if start < size:
-            piece = source[start : min(start + BLOCK_BYTES, size)]
-            content = overwritten(content, start, piece)
-    return content
+        piece = source[start : min(start + BLOCK_BYTES, size)]
+        content[start : start + len(piece)] = piece
+    return bytes(content)
 
 
 def _blocks(size: int) -> int:

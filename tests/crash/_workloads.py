@@ -107,9 +107,9 @@ class Profile(msgspec.Struct, frozen=True):
 PROFILES: Final = (
     Profile("single", with_directory=False),
     Profile("grouped", group=4, cuts=0.1),
-    Profile("turns", processes=3, index_bytes=300, group=2, kills=0.3),
+    Profile("turns", processes=3, index_bytes=500, group=2, kills=0.3),
     Profile("foreign", processes=2, foreign=0.4, kills=0.2, cuts=0.1),
-    Profile("sealing", processes=2, segment_bytes_max=500, index_bytes=1, kills=0.3, cuts=0.1),
+    Profile("sealing", processes=2, segment_bytes_max=500, index_bytes=1_500, kills=0.3, cuts=0.1),
     Profile("written", group=2, written=0.5, processes=2, kills=0.2, cuts=0.1),
     Profile("errors", processes=3, group=2, data=150, errors=0.4, kills=0.2, cuts=0.1),
     Profile(
