@@ -9,8 +9,8 @@ import anyio
 import anyio.to_thread
 
 from eventstore import Bookmark, Event, SubscribedPage
+from projections._model_runner import ModelBuild, ModelRunner
 from projections._projector_errors import ProjectionFailedError, RebuildLostError
-from projections._read_model import ModelBuild, ModelRunner
 from projections._view import Table, fold_page
 
 __all__ = ["ModelRebuild", "TablesBuild", "TablesOwner", "advance"]

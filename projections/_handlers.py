@@ -154,8 +154,10 @@ class HandlerRunner(Generic[E]):
         handled = self._handled > (0 if self._bookmark is None else self._bookmark.position)
         self._bookmark = bookmark
         self._handled = max(self._handled, bookmark.position)
+        if handled and not await self._keep():
+            return False
         self._bell.ring()
-        return not handled or await self._keep()
+        return True
 
     async def _keep(self) -> bool:
         bookmark = self._bookmark or Bookmark(0, "")

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio
-import anyio.to_thread
 import msgspec
 
-from eventstore import Bookmark, Event, EventReader, SubscribedPage
+from eventstore import Event, EventReader, SubscribedPage
 from projections._bell import Bell
 from projections._builds import ModelRebuild, TablesBuild, advance
 from projections._handlers import Handler, HandlerRunner
+from projections._model_runner import ModelRunner
 from projections._projection import Projection, S
 from projections._projector_errors import ProjectionFailedError
-from projections._read_model import ModelRunner, ReadModel
+from projections._read_model import ReadModel
 from projections._rebuild import Build, Rebuild
-from projections._snapshots import Saved, Snapshots
+from projections._saver import Saver
+from projections._snapshots import Snapshots
 from projections._view import Table, View
 
 __all__ = ["Follows", "Projector", "Status", "open_projector"]
@@ -150,8 +151,8 @@ class Projector(Generic[E]):
         self._of_old: dict[str, View[Any]] = {}  # another revision's, until the first catch-up
         self._building: dict[str, Table[Any, E]] = {}
         self._position = 0
+        self._saver = Saver(store, snapshots)
         self._unsaved_events = 0
-        self._saved_positions: dict[str, int] = {}
         self._models = {one.name: ModelRunner(store, one, self._bell) for one in read_models}
         self._handlers = {one.name: self._runner(one) for one in handlers}
         names = [one.name for one in projections] + [one.name for one in read_models]
@@ -238,11 +239,9 @@ class Projector(Generic[E]):
     async def _begin(self) -> None:
         """Take what was saved."""
         for name, table in self._tables.items():
-            projection = table.projection
-            saved, old = await self._restore(name, projection)
-            if saved is not None:
-                self._tables[name] = Table(projection, saved.states, saved.bookmark)
-                self._saved_positions[name] = saved.bookmark.position
+            restored, old = await self._saver.restore(table.projection)
+            if restored is not None:
+                self._tables[name] = restored
             elif old is not None:
                 position = old.bookmark.position
                 self._of_old[name] = View(old.states, position=position, revision=old.revision)
@@ -257,8 +256,8 @@ class Projector(Generic[E]):
 
     async def _end(self) -> None:
         """Save what is worth it, and close."""
-        await self._save()
-        await self.keep(list(self._building.values()))
+        await self._saver.save(self._tables.values())
+        await self._saver.save_half(self._building.values())
         for handler in self._handlers.values():
             await handler.save()
         for model in self._models.values():
@@ -273,7 +272,8 @@ class Projector(Generic[E]):
                 async with self._turn:
                     await self._take(page)
                 if self._unsaved_events >= self._save_every_events:
-                    await self._save()
+                    self._unsaved_events = 0
+                    await self._saver.save(self._tables.values())
 
     async def _take(self, page: SubscribedPage[E]) -> None:
         await advance([one for one in self._tables.values() if one.failure is None], page)
@@ -282,38 +282,6 @@ class Projector(Generic[E]):
         if page.caught_up:
             self._of_old.clear()
         self._bell.ring()
-
-    # --- saving ---
-
-    async def _restore(
-        self, name: str, projection: Projection[Any, E]
-    ) -> tuple[Saved | None, Saved | None]:
-        """What was saved under a name and is of this log: by this revision, and by another one."""
-        old: Saved | None = None
-        if self._snapshots is not None:
-            saves = self._snapshots.load(name, projection.state_type)
-            while (saved := await anyio.to_thread.run_sync(_next, saves)) is not None:
-                if not await self._store.recognizes(saved.bookmark):
-                    continue
-                if saved.revision == projection.revision:
-                    return saved, old
-                old = old or saved
-        return None, old
-
-    async def _save(self) -> None:
-        self._unsaved_events = 0
-        for name, table in list(self._tables.items()):
-            if table.bookmark is not None and table.position != self._saved_positions.get(name):
-                self._saved_positions[name] = table.position
-                await self._save_table(name, table, table.bookmark)
-
-    async def _save_table(self, name: str, table: Table[Any, E], bookmark: Bookmark) -> bool:
-        if self._snapshots is None:
-            return False
-        projection = table.projection
-        saved = Saved(projection.revision, bookmark, table.view())
-        save = self._snapshots.save
-        return await anyio.to_thread.run_sync(save, name, projection.state_type, saved)
 
     # --- rebuilding ---
 
@@ -343,8 +311,7 @@ class Projector(Generic[E]):
         half = self._building.get(projection.name)
         if half is not None and half.failure is None:
             return Table(projection, half.view(), half.bookmark)
-        saved, _ = await self._restore(_half_built(projection.name), projection)
-        return fresh if saved is None else Table(projection, saved.states, saved.bookmark)
+        return await self._saver.restore_half(projection) or fresh
 
     # --- for `TablesBuild` ---
 
@@ -364,9 +331,7 @@ class Projector(Generic[E]):
 
     async def keep(self, tables: Sequence[Table[Any, E]]) -> None:
         """Save what is half built."""
-        for table in tables:
-            if table.bookmark is not None and table.failure is None:
-                await self._save_table(_half_built(table.projection.name), table, table.bookmark)
+        await self._saver.save_half(tables)
 
     async def show(self, tables: Sequence[Table[Any, E]]) -> None:
         """Put what was built in place of what readers see, and save that."""
@@ -376,12 +341,8 @@ class Projector(Generic[E]):
                 self._of_old.pop(table.projection.name, None)
             self._building.pop(table.projection.name)
         self._bell.ring()
-        self._saved_positions = {}
-        await self._save()
-        if self._snapshots is not None:
-            for table in tables:
-                name = _half_built(table.projection.name)
-                await anyio.to_thread.run_sync(self._snapshots.remove, name)
+        await self._saver.save([one for one in tables if one.failure is None], anew=True)
+        await self._saver.remove_half(tables)
 
     # --- who is who ---
 
@@ -426,14 +387,6 @@ class Projector(Generic[E]):
             message = f"{of.name!r} was not given to open_projector"
             raise ValueError(message)
         return found[of.name]
-
-
-def _next(saves: Iterator[Saved]) -> Saved | None:
-    return next(saves, None)
-
-
-def _half_built(name: str) -> str:
-    return f"half of {name}"
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -131,6 +131,7 @@ class Rebuild(AsyncIterator[Progress], Generic[E]):
             ProjectionFailedError: after the last step, if something could not be built; what
                 readers see of that one has not changed.
             RebuildLostError: another rebuild of the same has begun.
+            Exception: what a read model's database raises where it cannot be opened or swapped.
 
         Cancellation: what is built so far stays, and can be gone on with.
         """

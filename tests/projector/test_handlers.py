@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,7 +147,8 @@ async def test_a_rebuild_handles_nothing_again(backend: Backend, directory: Path
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_handler_never_begins_again_on_another_log(directory: Path) -> None:
+@pytest.mark.parametrize("end", ["left", "killed"])
+async def test_a_handler_never_begins_again_on_another_log(directory: Path, end: str) -> None:
     """Where the log was rolled back it stops and says so: it cannot know what it has done."""
     seen: list[int] = []
     handler = noting(seen)
@@ -155,6 +157,8 @@ async def test_a_handler_never_begins_again_on_another_log(directory: Path) -> N
         opened = pj.open_projector(store, handlers=[handler], snapshots=directory)
         async with opened as projector:
             await projector.wait_for(position, handler)
+            shutil.copytree(directory, directory.parent / "killed")
+    directory = directory.parent / "killed" if end == "killed" else directory
     for count in (3, 8):
         async with es.memory_store() as other:
             await append(other, count)

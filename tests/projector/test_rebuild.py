@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -120,6 +120,26 @@ async def test_events_that_come_during_a_rebuild_are_in_both_views(backend: Back
             assert dict(projector.view(COUNT)) == await folded(store, COUNT)
 
 
+async def test_a_view_never_goes_back(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes between the last step and the swap is in the view before and after it."""
+    async with backend.open() as store:
+        await append(store, 10)
+        async with pj.open_projector(store, COUNT) as projector:
+            finish = cast("Any", pj.Rebuild)._finish
+
+            async def late(self: Any, builds: Any) -> None:
+                await projector.wait_for(await append(store, 3))
+                await finish(self, builds)
+
+            monkeypatch.setattr(pj.Rebuild, "_finish", late)
+            with soon():
+                async for _ in projector.rebuild(COUNT):
+                    pass
+                assert projector.view(COUNT).position == 13
+                await projector.wait_for(await append(store, 1))
+            assert dict(projector.view(COUNT)) == await folded(store, COUNT)
+
+
 @pytest.mark.parametrize("way", ["break", "cancel"])
 async def test_a_rebuild_that_was_broken_off_goes_on(backend: Backend, way: str) -> None:
     """Readers keep the old view; the next rebuild folds no event twice."""
@@ -160,8 +180,11 @@ async def test_a_rebuild_can_begin_anew(backend: Backend) -> None:
             assert projector.view(switch.projection)["loop-0"].state == 90
 
 
-async def test_another_process_goes_on_with_a_rebuild(backend: Backend, tmp_path: Path) -> None:
+async def test_another_process_goes_on_with_a_rebuild(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is half built is saved when the projector ends, and removed once readers see it."""
+    monkeypatch.setattr(_rebuild, "_KEEP_EVENTS", 1_000_000)
     saved = tmp_path / "saved"
     switch = Switch()
     async with backend.open() as store:
