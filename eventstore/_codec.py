@@ -326,9 +326,10 @@ def _encode_data(data: Any) -> bytes:
         encoded = _encode(data)
         same = _is_same(_decode_any(encoded), data)
     except Exception as error:
-        raise EventRefusedError(_not_equal(data, str(error))) from error
+        raise EventRefusedError(_not_equal(data, str(error), where="data: ")) from error
     if not same:
-        _refuse(_not_equal(data, "only JSON values do: no bytes, tuples, NaN, or keys but strings"))
+        why = "only JSON values do: no bytes, tuples, NaN, or keys but strings"
+        _refuse(_not_equal(data, why, where="data: "))
     _check_shape(encoded)
     return b',"data":' + encoded
 
@@ -432,5 +433,5 @@ def _unregistered(event: object) -> str:
     return f"{name} is not an event: subclass Event"
 
 
-def _not_equal(value: object, why: str) -> str:
-    return f"{type(value).__name__} would not read back equal ({why})"
+def _not_equal(value: object, why: str, *, where: str = "") -> str:
+    return f"{where}{type(value).__name__} would not read back equal ({why})"
