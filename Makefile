@@ -26,9 +26,10 @@ demo: $(STAMP)-cli
 	@echo "demo: five loops, two kills, one log"
 	@$(BIN)/python -m projections.cli.demo $(ARGS)
 
+# One process a core, up to four; what is timed or races in the tests bears it.
 test: $(STAMP)-test
 	@echo "test: pytest"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 lint: $(STAMP)-lint
 	@echo "lint: ruff check"

@@ -192,7 +192,9 @@ async def test_data_nests_up_to_64_levels(
     """What others can read back without running out of stack."""
     too_deep = es.HistoryEvent(EVENT, data=nested(65))
     await refused(backend, store, [too_deep], "deeper than 64 levels")
-    await refused(backend, store, [es.HistoryEvent(EVENT, data=nested(100_000))], "data: (list|dict)")
+    await refused(
+        backend, store, [es.HistoryEvent(EVENT, data=nested(100_000))], "data: (list|dict)"
+    )
     await store.append("otter", [es.HistoryEvent(EVENT, data=nested(64))], expected_version=es.ANY)
     assert [r.data async for r in store.read("otter")] == [nested(64)]
 

@@ -51,7 +51,7 @@ class CrashStates:
         random = Random(seed)
         self._contents: dict[int, list[bytes]] = {}
         self._entries: dict[int, list[dict[str, Inode | Directory]]] = {}
-        self._visit(disk.top, random, stale=stale)
+        self._visit(disk.top, random, stale=stale, budget=budget)
         self._axes = [
             *((key, len(contents)) for key, contents in self._contents.items()),
             *((key, len(entries)) for key, entries in self._entries.items()),
@@ -92,15 +92,15 @@ class CrashStates:
                 choice[key] = random.randrange(size)
         return choice
 
-    def _visit(self, directory: Directory, random: Random, *, stale: bool) -> None:
+    def _visit(self, directory: Directory, random: Random, *, stale: bool, budget: int) -> None:
         if directory.pending:
             self._entries[id(directory)] = _entry_sets(directory, random)
         changed = [change.node for change in directory.pending]
         for node in (*directory.durable.values(), *changed):
             if isinstance(node, Directory):
-                self._visit(node, random, stale=stale)
+                self._visit(node, random, stale=stale, budget=budget)
             elif node is not None and node.pending and id(node) not in self._contents:
-                self._contents[id(node)] = _contents(node, random, stale=stale)
+                self._contents[id(node)] = _contents(node, random, stale=stale, budget=budget)
 
     def _directory(
         self, directory: Directory, choice: dict[int, int], twins: dict[int, Inode | Directory]
@@ -144,8 +144,11 @@ def _entry_sets(directory: Directory, random: Random) -> list[dict[str, Inode | 
     return results
 
 
-def _contents(inode: Inode, random: Random, *, stale: bool) -> list[bytes]:
-    """What a file may hold: nothing of what is pending first, all of it last."""
+def _contents(inode: Inode, random: Random, *, stale: bool, budget: int) -> list[bytes]:
+    """What a file may hold: nothing of what is pending first, all of it last.
+
+    With many dirty blocks there are about as many of their subsets as the budget asks for.
+    """
     contents = {inode.durable: None}
     base = inode.durable
     sizes = {len(base)}
@@ -155,14 +158,16 @@ def _contents(inode: Inode, random: Random, *, stale: bool) -> list[bytes]:
         if data is None:
             base = base[:offset].ljust(offset, b"\0")
         else:
-            for torn in range(1, len(data)):
-                if torn_at is None or passed + torn in torn_at:
-                    contents[overwritten(base, offset, data[:torn])] = None
-            passed += len(data)
+            end = passed + len(data)
+            for torn in range(passed + 1, end) if torn_at is None else sorted(torn_at):
+                if not passed < torn < end:
+                    continue
+                contents[overwritten(base, offset, data[: torn - passed])] = None
+            passed = end
             base = overwritten(base, offset, data)
         contents[base] = None
         sizes.add(len(base))
-    for content in _block_subsets(inode, sizes, random, stale=stale):
+    for content in _block_subsets(inode, sizes, random, stale=stale, budget=budget):
         contents[content] = None
     # With blocks lost to an error before, what the writes make of the medium is `base`.
     contents.pop(base, None)
@@ -186,17 +191,21 @@ def _torn_offsets(pending: list[Write], random: Random) -> set[int] | None:
     return offsets
 
 
-def _block_subsets(inode: Inode, sizes: set[int], random: Random, *, stale: bool) -> list[bytes]:
+def _block_subsets(
+    inode: Inode, sizes: set[int], random: Random, *, stale: bool, budget: int
+) -> list[bytes]:
     dirty = [block for block in inode.dirty() if block not in inode.lost]
     subsets: list[list[int]] = []
     if len(dirty) <= _BLOCKS_MAX:
         for count in range(len(dirty) + 1):
             subsets += map(list, combinations(dirty, count))
     else:
-        for _ in range(_SUBSETS):
+        count = min(_SUBSETS, budget, len(dirty))
+        for _ in range(count):
             share = random.choice((0.2, 0.5, 0.8))
             subsets.append([block for block in dirty if random.random() < share])
-        subsets += [[block for block in dirty if block != missing] for missing in dirty[:_SUBSETS]]
+        for missing in random.sample(dirty, count):
+            subsets.append([block for block in dirty if block != missing])
     final = len(inode.content)
     contents: list[bytes] = []
     for subset in subsets:

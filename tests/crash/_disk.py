@@ -551,13 +551,20 @@ def overwritten(content: bytes, offset: int, data: bytes) -> bytes:
 
 
 def with_blocks(base: bytes, source: bytes, blocks: list[int], *, size: int) -> bytes:
-    """A content of another size, in which some blocks are those of another content."""
-    content = bytearray(base[:size].ljust(size, b"\0"))
-    for block in blocks:
-        start = block * BLOCK_BYTES
-        piece = source[start : min(start + BLOCK_BYTES, size)]
-        content[start : start + len(piece)] = piece
-    return bytes(content)
+    """A content of another size, in which some blocks, in order, are those of another content."""
+    base, source = base[:size].ljust(size, b"\0"), source[:size]
+    pieces: list[bytes] = []
+    done = first = after = 0  # the blocks from `first` to `after` are a run
+    for block in (*blocks, -1):
+        if block == after and block > 0:
+            after += 1
+            continue
+        if after > first:
+            piece = source[first * BLOCK_BYTES : after * BLOCK_BYTES]
+            pieces += (base[done : first * BLOCK_BYTES], piece)
+            done = max(done, first * BLOCK_BYTES) + len(piece)
+        first, after = block, block + 1
+    return b"".join(pieces) + base[done:]
 
 
 def _blocks(size: int) -> int:

@@ -77,6 +77,8 @@ _KINDS: Final = (
     Fault("EDQUOT", errno.EDQUOT, _CHANGES | {"fdatasync"}),
     Fault("EROFS", errno.EROFS, _CHANGES | {"truncate", "unlink"}),
     Fault("EFBIG", errno.EFBIG, frozenset({"write", "pwrite", "truncate"})),
+    # Python repeats a call that a signal interrupts; a file system may say so all the same.
+    Fault("EINTR", errno.EINTR),
     Fault("EMFILE", errno.EMFILE, frozenset({"open"})),
     Fault("short-write", None, accepted=40),
     Fault("zero-write", None),
