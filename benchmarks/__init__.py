@@ -4,6 +4,7 @@
     python -m benchmarks.rebuild     events folded per second, by a new process
     python -m benchmarks.verify      bytes of a log checked per second
     python -m benchmarks.projector   events taken in by live views, and what a restart costs them
+    python -m benchmarks.compare     the same work, by what people use today
 
 A floor is a bare loop, without our code, that does the work nobody can leave out; it is measured
 in the same run, in turns with what it is compared to. So the ratio says how good we are, and the

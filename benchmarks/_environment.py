@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -48,8 +49,13 @@ class Environment(msgspec.Struct, frozen=True):
     sync_p50_us: float
 
 
-def survey(directory: Path) -> Environment:
-    """Look around; write and remove one small file in `directory`."""
+def survey(directory: Path, distributions: Sequence[str] = ()) -> Environment:
+    """Look around; write and remove one small file in `directory`.
+
+    Args:
+        directory: where the scratch files will be.
+        distributions: whose versions matter too.
+    """
     return Environment(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0))
@@ -58,7 +64,7 @@ def survey(directory: Path) -> Environment:
         load=os.getloadavg()[0],
         system=f"{platform.system()} {platform.release()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        libraries=_libraries(),
+        libraries=_libraries(distributions),
         directory=str(directory.resolve()),
         file_system=_file_system(directory),
         sync_p50_us=_sync_p50_us(directory / "sync"),
@@ -90,9 +96,9 @@ def _cpu() -> str:
     return next(names, platform.machine())
 
 
-def _libraries() -> dict[str, str]:
+def _libraries(distributions: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in _DISTRIBUTIONS:
+    for name in (*_DISTRIBUTIONS, *distributions):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

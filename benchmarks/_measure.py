@@ -23,7 +23,18 @@ import msgspec
 
 from benchmarks._environment import Environment, describe
 
-__all__ = ["Case", "Options", "Result", "Run", "Spread", "compare", "options", "report", "scratch"]
+__all__ = [
+    "Case",
+    "Options",
+    "Report",
+    "Result",
+    "Run",
+    "Spread",
+    "compare",
+    "options",
+    "report",
+    "scratch",
+]
 
 ROUNDS: Final = 5
 QUICK_ROUNDS: Final = 2
@@ -108,11 +119,26 @@ class Result(msgspec.Struct, frozen=True):
     latency_p99_ms: float | None = None
 
 
-class _Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True):
+    """All that one benchmark found; what `--json` writes.
+
+    Attributes:
+        benchmark: the module's own name.
+        unit: what is counted, in the plural.
+        columns: the names of the two rates of each result.
+        quick: the figures say little.
+        environment: where.
+        results: the rows.
+        notes: what belongs below the table.
+    """
+
     benchmark: str
+    unit: str
+    columns: tuple[str, str]
     quick: bool
     environment: Environment
     results: list[Result]
+    notes: list[str]
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -179,6 +205,9 @@ def report(
     environment: Environment,
     results: Sequence[Result],
     chosen: Options,
+    *,
+    columns: tuple[str, str] = ("", "floor"),
+    notes: Sequence[str] = (),
 ) -> None:
     """Print the environment and the table; write JSON if that was asked for.
 
@@ -188,15 +217,21 @@ def report(
         environment: as it was before the first run, so that its load is that of others.
         results: the rows.
         chosen: the options.
+        columns: what the rate of a case is called, and that of its floor; "" for the unit.
+        notes: lines below the table.
     """
     print(f"{benchmark}: {unit} per second, median of the rounds (lowest .. highest)\n")
     print("\n".join(describe(environment)))
     if chosen.quick:
         print("--quick: too short to say much")
     print()
-    print("\n".join(_table(unit, results)))
+    print("\n".join(_table(unit, columns, results)))
+    if notes:
+        print("\n" + "\n".join(notes))
     if chosen.json is not None:
-        done = _Report(benchmark, chosen.quick, environment, list(results))
+        done = Report(
+            benchmark, unit, columns, chosen.quick, environment, list(results), list(notes)
+        )
         chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=2) + b"\n")
 
 
@@ -218,8 +253,9 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[math.ceil(len(ordered) * percent / 100) - 1]
 
 
-def _table(unit: str, results: Sequence[Result]) -> list[str]:
-    head = ["case", "", f"{unit}/s", "(spread)", "floor/s", "(spread)", "ratio", "(spread)"]
+def _table(unit: str, columns: tuple[str, str], results: Sequence[Result]) -> list[str]:
+    rate, floor = (f"{name or unit}/s" for name in columns)
+    head = ["case", "", rate, "(spread)", floor, "(spread)", "ratio", "(spread)"]
     with_latency = any(result.latency_p50_ms is not None for result in results)
     rows = [[*head, "p50", "p99"] if with_latency else head]
     for result in results:

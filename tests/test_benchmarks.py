@@ -13,6 +13,7 @@ import pytest
 from benchmarks import _environment
 from benchmarks._environment import Environment, describe, survey
 from benchmarks._measure import Case, Options, Run, compare, scratch
+from benchmarks._peers import PEERS, installed
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,6 +102,27 @@ def test_projector_measures_catching_up_restarting_and_rebuilding(tmp_path: Path
         "rebuild, with progress",
     ]
     assert "11,000 events" in printed
+    assert not (tmp_path / "new").exists()
+
+
+def test_compare_measures_ours_beside_each_peer_that_is_installed(tmp_path: Path) -> None:
+    """Each workload beside each peer; the lossy ones and the missing ones are named as such."""
+    printed, written = run(tmp_path, "benchmarks.compare")
+    check_results(written)
+    results = written["results"]
+    workloads = ["1 task", "64 tasks", "1,000 by 100", "1,000 by 1,000", "read 1,000"]
+    assert list(dict.fromkeys(result["case"] for result in results)) == workloads
+    beside = {result["setting"].partition(" (")[0] for result in results}
+    assert beside == {peer.name for peer in PEERS if installed(peer)}
+    assert beside >= {"aiofiles", "aiofiles, fsync", "logging"}
+    lossy = {
+        one["setting"].partition(" (")[0] for one in results if "NOT DURABLE" in one["setting"]
+    }
+    assert lossy == {"aiofiles", "logging"}
+    missing = [f"not installed: {peer.name}" for peer in PEERS if not installed(peer)]
+    assert written["notes"] == missing
+    assert all(line in printed for line in missing)
+    assert "theirs/s" in printed
     assert not (tmp_path / "new").exists()
 
 
