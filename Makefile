@@ -6,12 +6,13 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := $(VENV)/peers
 # A stamp is a file that is newer than pyproject.toml while what it names is installed.
 STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test prove lint types bench clean
+.PHONY: help demo test prove lint types bench peers clean
 
 help:
 	@echo "make demo    install, then watch loops being killed and resumed (about 10 seconds)"
@@ -19,7 +20,8 @@ help:
 	@echo "make prove   the same at length, ten minutes or ARGS='--minutes N', and a scorecard"
 	@echo "make lint    ruff: rules and formatting"
 	@echo "make types   mypy and pyright, both strict"
-	@echo "make bench   append and rebuild speed, beside their floors"
+	@echo "make bench   everything beside its floor, into benchmarks/RESULTS.md; ARGS=--quick"
+	@echo "make peers   install what 'make bench' also compares ours with, if it is there"
 	@echo "make clean   remove .venv and everything else that make, build and tests left"
 
 demo: $(STAMP)-cli
@@ -48,10 +50,16 @@ prove: $(STAMP)-test
 	@$(BIN)/python -m tests.prove $(ARGS)
 
 bench: $(STAMP)-test
-	@echo "bench: append"
-	@$(BIN)/python -m benchmarks.append $(ARGS)
-	@echo "bench: rebuild"
-	@$(BIN)/python -m benchmarks.rebuild $(ARGS)
+	@$(BIN)/python -m benchmarks._results \
+	    $(if $(wildcard $(PEERS)/bin/python),--peers $(PEERS)/bin/python) $(ARGS)
+
+# An environment of their own: what they depend on has no business beside our tests.
+peers: $(STAMP)-pip
+	@echo "setup: $(PEERS), compare group"
+	@$(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --editable . --group compare
 
 clean:
 	@echo "clean: .venv, caches, builds"

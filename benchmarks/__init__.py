@@ -6,6 +6,8 @@
     python -m benchmarks.projector   events taken in by live views, and what a restart costs them
     python -m benchmarks.compare     the same work, by what people use today
 
+`make bench` runs all of them and writes RESULTS.md beside this file (`benchmarks._results`).
+
 A floor is a bare loop, without our code, that does the work nobody can leave out; it is measured
 in the same run, in turns with what it is compared to. So the ratio says how good we are, and the
 rates say how good the machine is. `--quick` shows that everything works; its figures say little.

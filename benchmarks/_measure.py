@@ -57,11 +57,13 @@ class Run(msgspec.Struct, frozen=True):
         count: appends or events.
         seconds: how long all of them took.
         latencies_seconds: how long each was awaited, where that is a question.
+        peak_bytes: the most memory it took above what its process began with; None if not asked.
     """
 
     count: int
     seconds: float
     latencies_seconds: Sequence[float] = ()
+    peak_bytes: int | None = None
 
     def __repr__(self) -> str:
         # asyncio writes out the main task, its result included, when it hands SIGINT back: with
@@ -75,12 +77,21 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Case(msgspec.Struct, frozen=True):
-    """What is measured, and the floor it is compared with. Each call is one timed run."""
+    """What is measured, and the floor it is compared with. Each call is one timed run.
+
+    Attributes:
+        name: what is measured.
+        setting: under what (an event loop, a size).
+        measure: runs it.
+        floor: runs what it is compared with.
+        size: the number in name or setting that a plot has on its x axis: tasks or events.
+    """
 
     name: str
     setting: str
     measure: Callable[[], Run]
     floor: Callable[[], Run]
+    size: int | None = None
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -108,6 +119,8 @@ class Result(msgspec.Struct, frozen=True):
         ratio: rate / floor, of neighbours.
         latency_p50_ms: awaited by half of all, over all rounds; None where it is no question.
         latency_p99_ms: awaited by 99 of 100.
+        size: as the case has it.
+        peak_bytes: of memory, the most of all rounds.
     """
 
     case: str
@@ -117,6 +130,8 @@ class Result(msgspec.Struct, frozen=True):
     ratio: Spread
     latency_p50_ms: float | None = None
     latency_p99_ms: float | None = None
+    size: int | None = None
+    peak_bytes: int | None = None
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -130,6 +145,7 @@ class Report(msgspec.Struct, frozen=True):
         environment: where.
         results: the rows.
         notes: what belongs below the table.
+        as_durations: each run is one thing, and the table says how long it takes.
     """
 
     benchmark: str
@@ -139,6 +155,36 @@ class Report(msgspec.Struct, frozen=True):
     environment: Environment
     results: list[Result]
     notes: list[str]
+    as_durations: bool
+
+    def title(self) -> str:
+        """What the figures are."""
+        what = f"how long {self.unit} take" if self.as_durations else f"{self.unit} per second"
+        return f"{self.benchmark}: {what}, median of the rounds (lowest .. highest)"
+
+    def rows(self) -> list[list[str]]:
+        """The table, its head first; the first two columns are words, the others numbers."""
+        unit = "ms" if self.as_durations else f"{self.unit}/s"
+        rate, floor = (
+            f"{name} {unit}" if self.as_durations and name else f"{name}/s" if name else unit
+            for name in self.columns
+        )
+        head = ["case", "", rate, "(spread)", floor, "(spread)", "ratio", "(spread)"]
+        with_latency = any(result.latency_p50_ms is not None for result in self.results)
+        with_peak = any(result.peak_bytes is not None for result in self.results)
+        rows = [head + ["p50", "p99"] * with_latency + ["peak"] * with_peak]
+        for result in self.results:
+            row = [result.case, result.setting]
+            for spread in (result.rate, result.floor):
+                row += _durations(spread) if self.as_durations else _figures(spread, 0)
+            row += _figures(result.ratio, 2)
+            if with_latency:
+                row += [_milliseconds(result.latency_p50_ms), _milliseconds(result.latency_p99_ms)]
+            if with_peak:
+                peak = result.peak_bytes
+                row.append("" if peak is None else f"{peak / 2**20:.1f} MiB")
+            rows.append(row)
+        return rows
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -208,6 +254,7 @@ def report(
     *,
     columns: tuple[str, str] = ("", "floor"),
     notes: Sequence[str] = (),
+    as_durations: bool = False,
 ) -> None:
     """Print the environment and the table; write JSON if that was asked for.
 
@@ -219,19 +266,27 @@ def report(
         chosen: the options.
         columns: what the rate of a case is called, and that of its floor; "" for the unit.
         notes: lines below the table.
+        as_durations: each run is one thing; print how long it takes, not how many per second.
     """
-    print(f"{benchmark}: {unit} per second, median of the rounds (lowest .. highest)\n")
+    done = Report(
+        benchmark,
+        unit,
+        columns,
+        chosen.quick,
+        environment,
+        list(results),
+        list(notes),
+        as_durations,
+    )
+    print(f"{done.title()}\n")
     print("\n".join(describe(environment)))
     if chosen.quick:
         print("--quick: too short to say much")
     print()
-    print("\n".join(_table(unit, columns, results)))
+    print("\n".join(_table(done.rows())))
     if notes:
         print("\n" + "\n".join(notes))
     if chosen.json is not None:
-        done = Report(
-            benchmark, unit, columns, chosen.quick, environment, list(results), list(notes)
-        )
         chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=2) + b"\n")
 
 
@@ -245,6 +300,10 @@ def _result(case: Case, pairs: Sequence[tuple[Run, Run]]) -> Result:
         ratio=Spread.of([run.rate / floor.rate for run, floor in pairs]),
         latency_p50_ms=1e3 * _percentile(latencies, 50) if latencies else None,
         latency_p99_ms=1e3 * _percentile(latencies, 99) if latencies else None,
+        size=case.size,
+        peak_bytes=max(
+            (run.peak_bytes for run, _ in pairs if run.peak_bytes is not None), default=None
+        ),
     )
 
 
@@ -253,19 +312,7 @@ def _percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[math.ceil(len(ordered) * percent / 100) - 1]
 
 
-def _table(unit: str, columns: tuple[str, str], results: Sequence[Result]) -> list[str]:
-    rate, floor = (f"{name or unit}/s" for name in columns)
-    head = ["case", "", rate, "(spread)", floor, "(spread)", "ratio", "(spread)"]
-    with_latency = any(result.latency_p50_ms is not None for result in results)
-    rows = [[*head, "p50", "p99"] if with_latency else head]
-    for result in results:
-        row = [result.case, result.setting]
-        for spread, digits in ((result.rate, 0), (result.floor, 0), (result.ratio, 2)):
-            row.append(f"{spread.median:,.{digits}f}")
-            row.append(f"({spread.lowest:,.{digits}f} .. {spread.highest:,.{digits}f})")
-        if with_latency:
-            row += [_milliseconds(result.latency_p50_ms), _milliseconds(result.latency_p99_ms)]
-        rows.append(row)
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
 
@@ -273,6 +320,16 @@ def _table(unit: str, columns: tuple[str, str], results: Sequence[Result]) -> li
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
     for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
         yield cell.ljust(width) if column < 2 else cell.rjust(width)
+
+
+def _figures(spread: Spread, digits: int) -> list[str]:
+    lowest, highest = f"{spread.lowest:,.{digits}f}", f"{spread.highest:,.{digits}f}"
+    return [f"{spread.median:,.{digits}f}", f"({lowest} .. {highest})"]
+
+
+def _durations(spread: Spread) -> list[str]:
+    shortest, longest = f"{1e3 / spread.highest:,.2f}", f"{1e3 / spread.lowest:,.2f}"
+    return [f"{1e3 / spread.median:,.2f}", f"({shortest} .. {longest})"]
 
 
 def _milliseconds(value: float | None) -> str:

@@ -87,7 +87,14 @@ def _cases(directory: Path, *, seconds: float, with_trio: bool) -> list[Case]:
         for name, tasks, durability in single:
             work = partial(_append, tasks=tasks, durability=durability, seconds=seconds)
             cases.append(
-                _case(name, loop, directory, partial(anyio.run, work, **backend), one_line)
+                _case(
+                    name,
+                    loop,
+                    directory,
+                    partial(anyio.run, work, **backend),
+                    one_line,
+                    tasks=tasks,
+                )
             )
         for name, floor in (("bulk", bulk), ("bulk, encoding", bulk_encoding)):
             work = partial(_append_bulk, seconds=seconds)
@@ -107,7 +114,13 @@ def _loops(*, with_trio: bool) -> dict[str, dict[str, Any]]:
 
 
 def _case(
-    name: str, loop: str, directory: Path, measure: Callable[[Path], Run], floor: _Floor
+    name: str,
+    loop: str,
+    directory: Path,
+    measure: Callable[[Path], Run],
+    floor: _Floor,
+    *,
+    tasks: int | None = None,
 ) -> Case:
     """A case whose every run begins with no file."""
 
@@ -123,7 +136,7 @@ def _case(
         finally:
             _remove_files(directory)
 
-    return Case(name, loop, measure_afresh, floor_afresh)
+    return Case(name, loop, measure_afresh, floor_afresh, tasks)
 
 
 def _remove_files(directory: Path) -> None:

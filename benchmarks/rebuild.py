@@ -12,10 +12,8 @@ of the same file. It verifies nothing and numbers nothing.
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +26,7 @@ import eventstore as es
 import projections as pj
 from benchmarks._environment import survey
 from benchmarks._measure import Case, Options, Run, compare, options, report, scratch
+from benchmarks._process import in_new_process
 
 EVENTS: Final = 1_000_000
 QUICK_EVENTS: Final = 50_000
@@ -72,19 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         anyio.run(write_log, path, events, chosen.streams)
         setting = f"{events:,} events, {chosen.streams} streams, {path.stat().st_size:,} bytes"
         works = {"SUMMARY": _fold_summary, "REGISTRY": _fold_registry, "all": _fold_built_in}
-        floor = partial(_in_new_process, _decode_only, path, events)
+        floor = partial(in_new_process, _decode_only, path, events)
         cases = [
-            Case(name, setting, partial(_in_new_process, work, path, events), floor)
+            Case(name, setting, partial(in_new_process, work, path, events), floor)
             for name, work in works.items()
         ]
         results = compare(cases, chosen, warm_up=False)
         report("rebuild", "events", environment, results, chosen)
-
-
-def _in_new_process(work: Callable[[Path, int], Run], path: Path, events: int) -> Run:
-    spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawning) as process:
-        return process.submit(work, path, events).result()
 
 
 # --- what is measured ---

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -14,6 +16,8 @@ from benchmarks import _environment
 from benchmarks._environment import Environment, describe, survey
 from benchmarks._measure import Case, Options, Run, compare, scratch
 from benchmarks._peers import PEERS, installed
+from benchmarks._plot import bars, lines
+from benchmarks._results import main as write_results
 
 ROOT = Path(__file__).parents[1]
 
@@ -124,6 +128,39 @@ def test_compare_measures_ours_beside_each_peer_that_is_installed(tmp_path: Path
     assert all(line in printed for line in missing)
     assert "theirs/s" in printed
     assert not (tmp_path / "new").exists()
+
+
+def test_the_page_has_every_table_and_links_plots_that_are_there(tmp_path: Path) -> None:
+    """From the JSON of a run: environment, rows, notes, and SVG files that an XML parser takes."""
+    for name in ("compare", "append"):
+        run(tmp_path, f"benchmarks.{name}")
+        (tmp_path / "results.json").rename(tmp_path / f"{name}.json")
+    page = tmp_path / "pages" / "RESULTS.md"
+    write_results(["--from", str(tmp_path), "--page", str(page)])
+    text = page.read_text(encoding="utf-8")
+    assert "these figures say little" in text
+    assert re.findall(r"^## (\w+)", text, re.MULTILINE) == ["append", "compare"]
+    plots = re.findall(r"]\((results/[a-z-]+\.svg)\)", text)
+    assert plots == [
+        f"results/{name}.svg" for name in ("append-throughput", "append-latency", "peers")
+    ]
+    for plot in plots:
+        drawn = ET.parse(page.parent / plot)  # noqa: S314 - our own file
+        assert drawn.getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| 64 tasks")}
+    assert widths == {9}
+
+
+def test_a_plot_escapes_names_and_stays_on_its_page() -> None:
+    """One point, equal values, and a name that is markup: still a picture."""
+    for drawn in (
+        lines("<t>", "x", "y", {"<a> & b": [(1, 5)], "b floor": [(1, 5)]}),
+        lines("nothing", "x", "y", {}),
+        bars("b", {"<g>": {"<p>": 1.0}, "h": {"slow": 0.001, "fast": 1e6}}),
+    ):
+        for element in ET.fromstring(drawn).iter():  # noqa: S314 - our own text
+            for name, end in (("x", 720), ("cx", 720), ("x1", 720), ("x2", 720)):
+                assert 0 <= float(element.get(name, "0")) <= end
 
 
 def test_a_case_and_its_floor_take_turns_and_swap_places() -> None:
