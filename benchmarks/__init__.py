@@ -4,6 +4,8 @@
     python -m benchmarks.rebuild     events folded per second, by a new process
     python -m benchmarks.verify      bytes of a log checked per second
     python -m benchmarks.projector   events taken in by live views, and what a restart costs them
+    python -m benchmarks.growth      opening and reading a log that keeps growing; memory, index
+    python -m benchmarks.ends        the answers of a new process after a crash
     python -m benchmarks.compare     the same work, by what people use today
 
 `make bench` runs all of them and writes RESULTS.md beside this file (`benchmarks._results`).

@@ -19,7 +19,16 @@ Points: TypeAlias = Sequence[tuple[float, float]]
 
 _INK: Final = "#7d8590"
 _FAINT: Final = "#7d859055"
-_COLOURS: Final = ("#2f81f7", "#db6d28", "#3fa45b", "#a371f7", "#d1497f", "#a68a00")
+_COLOURS: Final = (
+    "#2f81f7",
+    "#db6d28",
+    "#3fa45b",
+    "#a371f7",
+    "#d1497f",
+    "#a68a00",
+    "#1b9e9e",
+    "#9a6b4f",
+)
 _WIDTH: Final = 720
 _HEIGHT: Final = 360
 _LEFT: Final = 70

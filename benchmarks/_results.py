@@ -21,7 +21,7 @@ from benchmarks._environment import describe
 from benchmarks._measure import SCRATCH, Report, Result
 from benchmarks._plot import Points, bars, lines
 
-BENCHMARKS: Final = ("append", "rebuild", "verify", "compare")
+BENCHMARKS: Final = ("append", "rebuild", "verify", "growth", "follow", "ends", "compare")
 _ROOT: Final = Path(__file__).parents[1]
 _PAGE: Final = Path(__file__).with_name("RESULTS.md")
 _INTRODUCTION: Final = """\
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"bench: {name}", flush=True)
             python = chosen.peers if name == "compare" else sys.executable
             command = [python, "-m", f"benchmarks.{name}", "--json", f"{directory}/{name}.json"]
-            subprocess.run([*command, *["--quick"] * chosen.quick], cwd=_ROOT, check=True)  # noqa: S603 - our own modules
+            quick = ["--quick", "--rounds", "1"] if chosen.quick else []
+            subprocess.run([*command, *quick], cwd=_ROOT, check=True)  # noqa: S603 - our own modules
             print(flush=True)
         write_page(page, list(_load(Path(directory))))
 
@@ -102,13 +103,14 @@ def _series(
     results: Sequence[Result], values: Mapping[str, Callable[[Result], float | None]]
 ) -> dict[str, Points]:
     """Points by name: one series for each setting and value, over the results' sizes."""
-    series: dict[str, list[tuple[float, float]]] = {}
+    series: dict[str, dict[float, float]] = {}
     for result in results:
         for name, value_of in values.items():
             value = value_of(result)
             if result.size is not None and value is not None:
-                series.setdefault(name.format(result), []).append((result.size, value))
-    return dict(series)
+                # A floor is measured beside each case: the first stands for all of that size.
+                series.setdefault(name.format(result), {}).setdefault(result.size, value)
+    return {name: list(points.items()) for name, points in series.items()}
 
 
 def _durable_appends(results: Sequence[Result]) -> list[Result]:
@@ -132,6 +134,33 @@ def _latency(results: Sequence[Result]) -> str:
     return lines("How long a durable append is awaited", "tasks that wait", "milliseconds", series)
 
 
+def _growth(results: Sequence[Result]) -> str:
+    series = _series(results, {"{0.case}": _milliseconds, "decode floor": _floor_milliseconds})
+    return lines("Opening a log that grows", "events", "milliseconds", series)
+
+
+def _growth_each(results: Sequence[Result]) -> str:
+    values: dict[str, Callable[[Result], float | None]] = {
+        "{0.case}": lambda result: 1e3 * _milliseconds(result) / (result.size or 1),
+        "decode floor": lambda result: 1e3 * _floor_milliseconds(result) / (result.size or 1),
+    }
+    series = _series(results, values)
+    return lines("The same, for each event of the log", "events", "microseconds per event", series)
+
+
+def _ends(results: Sequence[Result]) -> str:
+    series = _series(results, {"{0.case}": _milliseconds, "tail floor": _floor_milliseconds})
+    return lines("Answers of a new process, cold", "events", "milliseconds", series)
+
+
+def _milliseconds(result: Result) -> float:
+    return 1e3 / result.rate.median
+
+
+def _floor_milliseconds(result: Result) -> float:
+    return 1e3 / result.floor.median
+
+
 def _peers(results: Sequence[Result]) -> str:
     groups: dict[str, dict[str, float]] = {}
     for result in results:
@@ -143,6 +172,8 @@ def _peers(results: Sequence[Result]) -> str:
 
 _PLOTS: Final[Mapping[str, Mapping[str, Callable[[Sequence[Result]], str]]]] = {
     "append": {"append-throughput": _throughput, "append-latency": _latency},
+    "growth": {"growth": _growth, "growth-per-event": _growth_each},
+    "ends": {"ends": _ends},
     "compare": {"peers": _peers},
 }
 

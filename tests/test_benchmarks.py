@@ -130,6 +130,35 @@ def test_compare_measures_ours_beside_each_peer_that_is_installed(tmp_path: Path
     assert not (tmp_path / "new").exists()
 
 
+def test_growth_opens_and_reads_logs_of_every_size(tmp_path: Path) -> None:
+    """Closed, killed, without an index, one stream; each with its memory, and the index's size."""
+    printed, written = run(tmp_path, "benchmarks.growth")
+    check_results(written)
+    assert [(result["case"], result["size"]) for result in written["results"]] == [
+        (case, size)
+        for size in (2_000, 10_000)
+        for case in ("open, closed", "open, killed", "open, no index", "read stream")
+    ]
+    assert all(result["peak_bytes"] >= 0 for result in written["results"])
+    assert written["notes"][0].endswith(" 0.0 bytes of index per event")  # less than a MiB
+    assert float(written["notes"][1].rpartition(", ")[2].split()[0]) > 1
+    assert "floor ms" in printed
+    assert not (tmp_path / "new").exists()
+
+
+def test_ends_asks_four_questions_of_our_log_and_of_the_originals(tmp_path: Path) -> None:
+    """Every answer is right, and comes from a process of its own."""
+    _, written = run(tmp_path, "benchmarks.ends")
+    check_results(written)
+    assert [result["case"] for result in written["results"]] == [
+        f"{question}, {writer}"
+        for writer in ("ours", "original")
+        for question in ("last iteration", "completed", "prompt", "resume")
+    ]
+    assert all(result["peak_bytes"] >= 0 for result in written["results"])
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_page_has_every_table_and_links_plots_that_are_there(tmp_path: Path) -> None:
     """From the JSON of a run: environment, rows, notes, and SVG files that an XML parser takes."""
     for name in ("compare", "append"):
