@@ -71,15 +71,15 @@ def survey(directory: Path, distributions: Sequence[str] = ()) -> Environment:
     )
 
 
-def describe(environment: Environment) -> list[str]:
-    """The environment as lines of text."""
+def describe(environment: Environment, *, with_directory: bool = True) -> list[str]:
+    """The environment as lines of text; the directory is of interest on the machine only."""
     libraries = ", ".join(f"{name} {version}" for name, version in environment.libraries.items())
     sync = f"write and fdatasync of {SYNCED_BYTES} bytes: p50 {environment.sync_p50_us:.0f} us"
     lines = [
         f"cpu        {environment.cpu}, {environment.cores} cores, load {environment.load:.1f}",
         f"system     {environment.system}, {environment.python}",
         f"libraries  {libraries}",
-        f"directory  {environment.directory}",
+        *([f"directory  {environment.directory}"] if with_directory else []),
         f"disk       {environment.file_system}, {sync}",
     ]
     if environment.file_system in IN_MEMORY:

@@ -21,7 +21,16 @@ from benchmarks._environment import describe
 from benchmarks._measure import SCRATCH, Report, Result
 from benchmarks._plot import Points, bars, lines
 
-BENCHMARKS: Final = ("append", "rebuild", "verify", "growth", "follow", "ends", "compare")
+BENCHMARKS: Final = (
+    "append",
+    "rebuild",
+    "projector",
+    "verify",
+    "growth",
+    "ends",
+    "follow",
+    "compare",
+)
 _ROOT: Final = Path(__file__).parents[1]
 _PAGE: Final = Path(__file__).with_name("RESULTS.md")
 _INTRODUCTION: Final = """\
@@ -65,7 +74,8 @@ def write_page(page: Path, reports: Sequence[Report]) -> None:
     parts = [_INTRODUCTION]
     for report in reports:
         parts.append(f"## {report.benchmark}\n")
-        parts.append("\n".join(["```text", *describe(report.environment), "```", ""]))
+        environment = describe(report.environment, with_directory=False)
+        parts.append("\n".join(["```text", *environment, "```", ""]))
         if report.quick:
             parts.append("**Measured with `--quick`: these figures say little.**\n")
         for name, draw in _PLOTS.get(report.benchmark, {}).items():

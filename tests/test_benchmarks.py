@@ -146,6 +146,25 @@ def test_growth_opens_and_reads_logs_of_every_size(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_follow_measures_subscribers_and_processes_that_share_a_log(tmp_path: Path) -> None:
+    """Seen here and elsewhere, with p50 and p99; four processes beside one; idle costs."""
+    _, written = run(tmp_path, "benchmarks.follow")
+    check_results(written)
+    assert [(result["case"], result["setting"]) for result in written["results"]] == [
+        ("seen, in process", ""),
+        ("seen, other process", ""),
+        ("4 processes", "1 task each"),
+        ("4 processes", "64 tasks each"),
+        ("4 processes", "256 tasks each"),
+    ]
+    for seen in written["results"][:2]:
+        assert 0 < seen["latency_p50_ms"] <= seen["latency_p99_ms"]
+    notes = "\n".join(written["notes"])
+    assert notes.count("the slowest appended") == 3
+    assert "idle subscriber" in notes
+    assert not (tmp_path / "new").exists()
+
+
 def test_ends_asks_four_questions_of_our_log_and_of_the_originals(tmp_path: Path) -> None:
     """Every answer is right, and comes from a process of its own."""
     _, written = run(tmp_path, "benchmarks.ends")
