@@ -35,7 +35,6 @@ __all__ = ["LOCK_TIMEOUT_SECONDS", "SEGMENT_BYTES_MAX", "LogStore", "memory_stor
 
 SEGMENT_BYTES_MAX: Final = 256 * 2**20
 LOCK_TIMEOUT_SECONDS: Final = 30.0
-_POLL_SECONDS: Final = 0.02  # how soon a subscriber sees what another process appended
 _READ_THREADS: Final = 4
 
 T = TypeVar("T")

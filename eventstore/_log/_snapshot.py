@@ -99,6 +99,19 @@ class SnapshotTaker:
                 self.close()
         raise StoreUnavailableError(path=path, reason="the segments change faster than they open")
 
+    def has_grown(self, end: tuple[int, int, int]) -> bool:
+        """Whether a snapshot taken now may end elsewhere; takes no lock and reads no file.
+
+        Raises:
+            OSError: the file cannot be looked at.
+            StoreClosedError: the store is closed.
+        """
+        if self._closed:
+            raise StoreClosedError(path=self._files.path(self._names.active))
+        status = self._files.stat(self._names.active)
+        # A log grows in its active file, or gets a new one; what is sealed stays as it is.
+        return (0, 0) != end[:2] if status is None else (status.inode, status.size) != end[:2]
+
     def abandon(self) -> None:
         """In a forked child: close the handle without waiting for a thread of the parent."""
         self._guard = threading.Lock()
