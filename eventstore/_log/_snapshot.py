@@ -110,7 +110,7 @@ class SnapshotTaker:
             raise StoreClosedError(path=self._files.path(self._names.active))
         status = self._files.stat(self._names.active)
         # A log grows in its active file, or gets a new one; what is sealed stays as it is.
-        return (0, 0) != end[:2] if status is None else (status.inode, status.size) != end[:2]
+        return end[:2] != (0, 0) if status is None else (status.inode, status.size) != end[:2]
 
     def abandon(self) -> None:
         """In a forked child: close the handle without waiting for a thread of the parent."""
