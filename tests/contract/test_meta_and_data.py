@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import operator
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pytest
 
 import eventstore as es
@@ -160,3 +164,24 @@ async def test_a_timestamp_that_is_no_moment_in_utc_is_refused(
     with pytest.raises(es.EventRefusedError, match="timestamp"):
         await store.append("otter", [event], expected_version=es.ANY)
     assert backend.raw() == b""
+
+
+async def test_an_event_without_meta_has_an_empty_one(store: es.LogStore[es.LoopEvent]) -> None:
+    """It is one for all of them, copies and pickles included, so nothing can be put into it."""
+    await store.append("otter", [EVENT, EVENT], expected_version=es.ANY)
+    one, other = [recorded async for recorded in store.read("otter")]
+    assert one.meta == {}
+    assert repr(one.meta) == "{}"
+    assert pickle.loads(pickle.dumps(one)).meta is other.meta  # noqa: S301 - our own bytes
+    assert copy.deepcopy(one).meta is other.meta
+    assert msgspec.to_builtins(one)["meta"] == {}
+    meta: Any = one.meta
+    for change in (
+        lambda: meta.update(actor="otter"),
+        lambda: meta.setdefault("actor", "otter"),
+        lambda: operator.setitem(meta, "actor", "otter"),
+        meta.clear,
+    ):
+        with pytest.raises(TypeError, match="cannot be changed"):
+            change()
+    assert other.meta == {}
