@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Final
 from zlib import crc32
 
@@ -414,33 +415,32 @@ class Committer:
         """
         tail = self._tail
         place = tail.place
-        position, running, offset = place.position, place.running, place.offset
+        position, running = place.position, place.running
         first = position + 1
         last = position + sum(len(request.bodies) for request in accepted)
         durable = tail.durable_position
         end = b',"commit":[%d,%d]' % (first, last)
         if durable != position:
             end += b',"durable":%d' % durable
-        lines: list[bytes] = []
-        offsets: list[int] = []
-        base = tail.base
+        parts: list[bytes] = []
+        put = parts.append
         main_version = place.main_version
         for request in accepted:
             assert request.appended is not None
             version = request.appended.version - len(request.bodies)
-            for body in request.bodies:
+            for version, body in enumerate(request.bodies, version + 1):  # noqa: B020 - goes on from it
                 position += 1
-                version += 1
-                offsets.append(base + offset)
                 line = b'%b,"version":%d,"position":%d%b' % (body, version, position, end)
                 running = crc32(line, running)
                 suffix = b',"crc":"%08x%08x"}\n' % (crc32(line), running)
                 running = crc32(suffix, running)
-                lines += (line, suffix)
-                offset += len(line) + len(suffix)
+                put(line)
+                put(suffix)
             if request.stream == MAIN_STREAM:
                 main_version = version
-        return b"".join(lines), Place(offset, position, running, main_version), offsets
+        ends = list(accumulate(map(len, parts), initial=tail.base + place.offset))
+        after = Place(ends[-1] - tail.base, position, running, main_version)
+        return b"".join(parts), after, ends[:-1:2]
 
     def _sync(self) -> None:
         if not self.lags:
