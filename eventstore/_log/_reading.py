@@ -439,12 +439,28 @@ def _seed(data: bytes, start: int) -> Place | None:
         start: the block's offset.
     """
     at = data.find(LF) + 1
+    is_far = False
     while at and (lf := data.find(LF, at)) >= 0:
-        place = _place_after(data[at:lf], start + lf + 1)
-        if place is not None:
-            return place
+        header = _fitting_header(data[at:lf])
+        if header is not None:
+            end = lf if is_far else _end_of_lines(data, lf, header.commit.last - header.position)
+            last = data[data.rfind(LF, 0, end) + 1 : end]
+            place = _place_after(last, start + end + 1)
+            if place is not None and place.position == header.commit.last:
+                return place
+            is_far = True  # that commit is torn or damaged: look at every line
         at = lf + 1
     return None
+
+
+def _end_of_lines(data: bytes, lf: int, lines: int) -> int:
+    """Where the LF is that ends some more lines; the last one of the data if there are fewer."""
+    for _ in range(lines):
+        behind = data.find(LF, lf + 1)
+        if behind < 0:
+            break
+        lf = behind
+    return lf
 
 
 def _seed_at_end(data: bytes) -> Place | None:
@@ -454,17 +470,22 @@ def _seed_at_end(data: bytes) -> Place | None:
 
 
 def _place_after(line: bytes, offset: int) -> Place | None:
-    if not is_intact(line):
-        return None
+    header = _fitting_header(line)
     running = running_after(line[-SUFFIX_BYTES:] + LF)
-    try:
-        header = decode_header(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    if running is None or header.position != header.commit.last:
+    if header is None or running is None or header.position != header.commit.last:
         return None
     main_version = header.version if header.stream == MAIN_STREAM else -1
     return Place(offset, header.position, running, main_version)
+
+
+def _fitting_header(line: bytes) -> Header | None:
+    """What a line of ours says that fits its own checksum."""
+    if not is_intact(line):
+        return None
+    try:
+        return decode_header(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _foreign_start(data: bytes, start: int) -> Place | None:
