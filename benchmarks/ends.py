@@ -2,10 +2,11 @@
 
 Four questions of a loop's history, each asked by a process of its own, from opening the log to the
 answer; Python's start and the imports are not counted: the last iteration, whether it is
-completed, the prompt (`pj.open_history`), and where to resume (`pj.resume_plan`). Of logs of 10,000
-to 1,000,000 events (`--full`: 10,000,000), as ours writes them and as the original does, whose
-lines have no numbers. Before each run the log is dropped from the page cache, where the system
-can do that.
+completed, the prompt (`pj.open_history`), and where to resume (`pj.resume_plan`). The run has once
+reached its limit and been resumed, so that what decides stands in the last 64 KiB. The logs have
+10,000 to 1,000,000 events (`--full`: 10,000,000), as ours writes them and as the original does,
+whose lines have no numbers. Before each run the log is dropped from the page cache, where the
+system can do that.
 
 Floor: a bare read and msgspec decode of the last 64 KiB, which is where the newest iteration
 stands. `peak` is memory above what the process began with.
@@ -35,7 +36,8 @@ FULL_SIZES: Final = (*SIZES, 10_000_000)
 QUICK_SIZES: Final = (2_000,)
 PROMPT: Final = "Make the tests of the package pass, one at a time."
 _TAIL_BYTES: Final = 2**16
-_APPEND_EVENTS: Final = 1_000
+_APPEND_EVENTS: Final = 100
+_RESUMED_EVENTS: Final = 200  # behind the completion
 
 
 class _EndsOptions(Options):
@@ -99,7 +101,7 @@ def _cold(work: Callable[[Path], Run], path: Path) -> Run:
 
 
 async def _write_ours(path: Path, events: int) -> None:
-    history = islice(_loop_events(), events)
+    history = _history(events)
     async with es.open_store(path, durability="written") as store:
         while part := list(islice(history, _APPEND_EVENTS)):
             await store.append(es.MAIN_STREAM, part, expected_version=es.ANY)
@@ -108,8 +110,17 @@ async def _write_ours(path: Path, events: int) -> None:
 def _write_as_the_original(path: Path, events: int) -> None:
     encode = msgspec.json.Encoder().encode
     with path.open("wb") as file:
-        for event in islice(_loop_events(), events):
+        for event in _history(events):
             file.write(encode(_Line("2026-01-01T00:00:00.000000000Z", event)) + b"\n")
+
+
+def _history(events: int) -> Iterator[es.LoopEvent]:
+    """A loop that reached its limit near the end, and was resumed."""
+    loop = _loop_events()
+    yield from islice(loop, events - _RESUMED_EVENTS - 2)
+    yield es.LoopCompleted(reason="max_iterations")
+    yield es.LoopResumed(from_iteration=events // 3)
+    yield from islice(loop, _RESUMED_EVENTS)
 
 
 def _loop_events() -> Iterator[es.LoopEvent]:
@@ -132,7 +143,7 @@ def _last_iteration(path: Path) -> Run:
 
 def _is_completed(path: Path) -> Run:
     run, answer = anyio.run(_ask, path, pj.HistoryReader.is_completed)
-    assert answer is False, "it goes on"
+    assert answer, "it was completed"
     return run
 
 

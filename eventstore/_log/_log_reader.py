@@ -25,6 +25,7 @@ from eventstore._log._reading import (
     Beginning,
     ForwardCursor,
     LogFiles,
+    ends_in_foreign_line,
 )
 from eventstore._log._snapshot import Snapshot, SnapshotTaker
 from eventstore._log._stream_reading import StreamCursor, UntrueIndexError, find_stream
@@ -285,6 +286,8 @@ class LogReader(Generic[E]):
             self._position = snapshot.position
             return
         # Lines of a foreign writer at the end do not tell: counting them would read all of it.
+        if not snapshot.segments or ends_in_foreign_line(self._log, snapshot):
+            return
         for page in BackwardCursor(self._log, snapshot, data=False, numbers=False).pages():
             self._position = page[0].position
             return

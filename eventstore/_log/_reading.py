@@ -31,10 +31,18 @@ from eventstore._log._names import LogNames
 from eventstore._log._scan import START, Damage, Place, Scanner
 from eventstore._log._snapshot import Segment, Snapshot
 
-__all__ = ["HEAD", "BackwardCursor", "Beginning", "ForwardCursor", "LogFiles"]
+__all__ = [
+    "HEAD",
+    "BackwardCursor",
+    "Beginning",
+    "ForwardCursor",
+    "LogFiles",
+    "ends_in_foreign_line",
+]
 
 _TAIL_BLOCK_BYTES: Final = 64 * 1024  # where "last iteration" is found, nearly always
 _FIRST_CHUNK_BYTES: Final = 64 * 1024  # where "what was asked first" is found
+_LAST_LINE_BYTES: Final = 4_096
 _BLOCK_BYTES_MAX: Final = 8 * 2**20  # beyond it, passing through from the head takes less memory
 
 _logger: Final = logging.getLogger("eventstore")
@@ -467,6 +475,15 @@ def _seed_at_end(data: bytes) -> Place | None:
     """The place behind the last line of a file that ends in a line of ours."""
     line = data[data.rfind(LF, 0, -1) + 1 : -1]
     return _place_after(line, 0)
+
+
+def ends_in_foreign_line(log: LogFiles[Any], snapshot: Snapshot) -> bool:
+    """Whether the last line of a log is plainly not one of ours."""
+    last = snapshot.segments[-1]
+    with log.opened(last) as handle:
+        start = max(0, last.end - _LAST_LINE_BYTES)
+        data = log.files.pread(handle, last.end - start, start)
+    return data.endswith(LF) and not has_suffix(data[data.rfind(LF, 0, -1) + 1 : -1])
 
 
 def _place_after(line: bytes, offset: int) -> Place | None:

@@ -62,14 +62,13 @@ def find_stream(log: LogFiles[E], snapshot: Snapshot, stream: str) -> _Found | N
 def _find(runs: Sequence[IndexRun], stream: str) -> _Found | None:
     if stream == MAIN_STREAM and not all(run.head.main_is_ours for run in runs):
         return None  # foreign lines have no numbers of their own
-    places = array("Q")
     stream_hash = hash_stream(stream)
-    for run in runs:
-        entry = run.stream(stream_hash)
-        if entry is not None:
-            places += run.places(entry, 0, entry.size)
-            if len(places) * _DENSE > runs[-1].head.end.place.position:
-                return None
+    parts = [(run, part) for run in runs if (part := run.stream(stream_hash)) is not None]
+    if sum(part.size for _, part in parts) * _DENSE > runs[-1].head.end.place.position:
+        return None
+    places = array("Q")
+    for run, part in parts:
+        places += run.places(part, 0, part.size)
     return _Found(places, runs[-1].head.end)
 
 
