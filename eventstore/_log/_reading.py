@@ -40,8 +40,8 @@ __all__ = [
     "ends_in_foreign_line",
 ]
 
-_TAIL_BLOCK_BYTES: Final = 64 * 1024  # where "last iteration" is found, nearly always
-_FIRST_CHUNK_BYTES: Final = 64 * 1024  # where "what was asked first" is found
+_TAIL_BLOCK_BYTES: Final = 16 * 1024  # where "last iteration" is found, nearly always
+_FIRST_CHUNK_BYTES: Final = 16 * 1024  # where "what was asked first" is found
 _LAST_LINE_BYTES: Final = 4_096
 _BLOCK_BYTES_MAX: Final = 8 * 2**20  # beyond it, passing through from the head takes less memory
 
@@ -340,7 +340,7 @@ class BackwardCursor(Generic[E]):
         if page is None or seed is None:
             self._pass_through()
             return None
-        self._block_bytes = CHUNK_BYTES
+        self._block_bytes = min(4 * self._block_bytes, CHUNK_BYTES)
         self._end = seed
         if seed.offset == 0:
             self._segment -= 1
