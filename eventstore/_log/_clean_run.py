@@ -15,7 +15,7 @@ import msgspec
 
 from eventstore._events import MAIN_STREAM, Commit
 from eventstore._log._commits import count_whole
-from eventstore._log._lines import LF, SUFFIX_BYTES
+from eventstore._log._lines import LF, SUFFIX_BYTES, start_of_last
 from eventstore._log._scan import Place
 
 __all__ = ["CleanRun"]
@@ -81,7 +81,7 @@ class CleanRun:
         if whole is None:
             return False
         # Up to the start of a commit that goes on behind these lines, then up to the last suffix.
-        start = end if whole == lines_count else _start_of_last(data, end, lines_count - whole)
+        start = end if whole == lines_count else start_of_last(data, end, lines_count - whole)
         at_start = crc32(view[: min(start, cut)], self._running)
         at_cut = crc32(view[start:cut], at_start) if start < cut else at_start
         own = crc32(view[data.rfind(LF, 0, cut) + 1 : cut])
@@ -119,11 +119,3 @@ class CleanRun:
 
     def _main_version(self, streams: list[str]) -> int:
         return self._versions[MAIN_STREAM] if MAIN_STREAM in streams else self.place.main_version
-
-
-def _start_of_last(data: bytes, end: int, lines: int) -> int:
-    """Where the last few lines before an end begin."""
-    at = end - 1
-    for _ in range(lines):
-        at = data.rfind(LF, 0, at)
-    return at + 1

@@ -27,6 +27,7 @@ __all__ = [
     "header_decoder",
     "is_intact",
     "running_after",
+    "start_of_last",
 ]
 
 LF: Final = b"\n"
@@ -90,3 +91,11 @@ def running_after(line_end: bytes) -> int | None:
         return crc32(suffix, int(suffix[-11:-3], 16))
     except ValueError:
         return None
+
+
+def start_of_last(data: bytes, end: int, lines: int) -> int:
+    """Where the last few lines before an end begin; the end itself is behind an LF."""
+    at = end - 1
+    for _ in range(lines):
+        at = data.rfind(LF, 0, at)
+    return at + 1

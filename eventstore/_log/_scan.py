@@ -35,6 +35,7 @@ from eventstore._log._lines import (
     SUFFIX_HEAD,
     decode_header,
     has_suffix,
+    start_of_last,
 )
 
 __all__ = [
@@ -323,7 +324,7 @@ class Scanner(Generic[L]):
     def _keep_open(self, lines: list[L], offsets: list[int], data: bytes, index: int) -> None:
         """Keep the lines of a commit whose end is in a later chunk."""
         if self._unsettled is None:
-            start = sum(map(len, data.split(LF, index)[:index])) + index
+            start = start_of_last(data, len(data), len(lines))
             self._unsettled = Place(
                 offset=self._offset + start,
                 position=self._position + index,
