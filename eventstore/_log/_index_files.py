@@ -134,8 +134,9 @@ class IndexFiles:
             size = files.fstat(handle).size
 
             def read(count: int, offset: int) -> bytes:
-                # What the file claims to hold must not make us ask for more memory than it has.
-                return files.pread(handle, max(0, min(count, size - offset)), offset)
+                # What the file claims to hold is no reason to ask for more than it has.
+                start = min(max(0, offset), size)
+                return files.pread(handle, min(max(0, count), size - start), start)
 
             run = IndexRun(read)
             if run.head.start == start and _name(start, run.head.end) == name:

@@ -186,6 +186,8 @@ class StreamCursor(Generic[E]):
         while at < len(places):
             number = bisect.bisect_right(self._bases, places[at]) - 1
             base, segment = self._bases[number], self._snapshot.segments[number]
+            if places[at] >= base + segment.end:
+                raise UntrueIndexError
             with self._log.opened(segment) as handle:
                 while at < len(places) and places[at] < base + segment.end:
                     first, last = places[at], _last_near(places, at)

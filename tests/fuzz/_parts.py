@@ -6,17 +6,31 @@ A fuzzer that changes a byte of a line of ours breaks its checksum, and never ge
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from zlib import crc32
 
+from eventstore._log._index_run import _HEAD_BYTES, _MAGIC, _PAGE_BYTES, _PAGE_USED
 from eventstore._log._lines import LF, SUFFIX_BYTES, has_suffix
 from eventstore._log._lock_record import RECORD_BYTES
 
-__all__ = ["SEPARATOR", "joined", "mended", "mended_record", "parted"]
+__all__ = [
+    "SEPARATOR",
+    "joined",
+    "mended",
+    "mended_record",
+    "mended_run",
+    "parted",
+    "parted_run",
+]
 
 SEPARATOR: Final = b"\xff\x00\xff"
 """Between the files of one input: no line that a writer ends looks like it."""
 _RECORD_CHECKSUM_BYTES: Final = 9
+_CHECK_BYTES: Final = 4
+_FENCE_BYTES: Final = 8
+_ENTRY_BYTES: Final = {b"streams": 40, b"keys": 16}
+_COUNT: Final = re.compile(rb'"(streams|keys)":([0-9]{1,9})[,}]')
 
 
 def joined(*parts: bytes) -> bytes:
@@ -50,3 +64,27 @@ def mended_record(record: bytes) -> bytes:
         return record
     text = record[: RECORD_BYTES - _RECORD_CHECKSUM_BYTES]
     return text + b"%08x\n" % crc32(text)
+
+
+def parted_run(run: bytes) -> bytes:
+    """A file of the index with its head as one line of JSON, so that numbers in it may grow."""
+    return run[len(_MAGIC) : _HEAD_BYTES - _CHECK_BYTES].rstrip() + LF + run[_HEAD_BYTES:]
+
+
+def mended_run(parts: bytes) -> bytes:
+    """The file that `parted_run` took apart, with all its checksums made right."""
+    text, _, rest = parts.partition(LF)
+    head = (_MAGIC + text).ljust(_HEAD_BYTES - _CHECK_BYTES)[: _HEAD_BYTES - _CHECK_BYTES]
+    pages: list[bytes] = []
+    for name, count in _COUNT.findall(text):
+        per_page = _PAGE_USED // _ENTRY_BYTES[name]
+        for _ in range(min(-(-int(count) // per_page), len(rest) // _PAGE_BYTES)):
+            pages.append(_checked(rest[:_PAGE_USED]).ljust(_PAGE_BYTES, b"\0"))
+            rest = rest[_PAGE_BYTES:]
+    fences = _FENCE_BYTES * len(pages)
+    places = rest[fences + _CHECK_BYTES :]
+    return b"".join([_checked(head), *pages, _checked(rest[:fences]), places])
+
+
+def _checked(data: bytes) -> bytes:
+    return data + crc32(data).to_bytes(_CHECK_BYTES, "big")

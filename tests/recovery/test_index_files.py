@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
+from pathlib import Path
 
 import pytest
 
 import eventstore as es
 from eventstore._log._commit import Committer
-from eventstore._log._files import Files
+from eventstore._log._files import DiskFiles, Files
 from eventstore._log._index_run import LOG_START, encode_run, hash_key
 from tests._files import Call, FilesAround
+from tests.fuzz._parts import mended_run, parted_run
 from tests.recovery._logs import (
     ACTIVE,
     NAMES,
@@ -194,6 +197,22 @@ def _damage_and_check(offset: int) -> None:
     with opened(files) as committer:
         check_everything(committer)
     assert name not in index_files(files)
+
+
+@pytest.mark.parametrize("count", [-(2**20), 2**40, 2**63, 2**64, 10**30])
+@pytest.mark.parametrize("member", ["streams", "keys", "events"])
+def test_a_count_that_cannot_be_is_no_reason_to_fail(
+    member: str, count: int, tmp_path: Path
+) -> None:
+    """A head whose checksum holds may say anything: the system is asked for what the file has."""
+    files = DiskFiles(str(tmp_path))
+    fill(files, commits=10)
+    for name in index_files(files):
+        parts = parted_run(content(files, name))
+        forged = re.sub(f'"{member}":[0-9]+'.encode(), f'"{member}":{count}'.encode(), parts)
+        overwrite(files, name, mended_run(forged), 0)
+    with opened(files) as committer:
+        check_everything(committer, commits=10)
 
 
 def test_a_key_of_another_append_with_the_same_hash_is_not_taken_for_it() -> None:

@@ -13,7 +13,17 @@ from eventstore._log._files import Files
 from eventstore._log._log_reader import LogReader
 from eventstore._log._stream_reading import find_stream
 from tests._files import Call, FilesAround
-from tests.recovery._logs import ACTIVE, NAMES, append, append_raw, foreign, opened, request
+from tests.recovery._logs import (
+    ACTIVE,
+    NAMES,
+    append,
+    append_raw,
+    content,
+    foreign,
+    opened,
+    overwrite,
+    request,
+)
 
 _STREAMS = [f"loop-{number}" for number in range(40)]
 _INDEXED = 30  # of 36 events of each stream
@@ -139,8 +149,7 @@ def test_a_damaged_line_ends_the_use_of_the_index(
 ) -> None:
     """What is shown is what is shown without an index: everything that is not damaged, once."""
     files = sparse_log()
-    content = bytes(files._names[ACTIVE].content)
-    lines = content.splitlines(keepends=True)
+    lines = content(files).splitlines(keepends=True)
     index = next(
         number for number, line in enumerate(lines) if b'"stream":"loop-5","version":12,' in line
     )
@@ -154,3 +163,18 @@ def test_a_damaged_line_ends_the_use_of_the_index(
         files.unlink(f"{NAMES.cache}/{name}")
     assert shown == read_stream(files, "loop-5", backwards=backwards)
     assert len(shown) == 35
+
+
+@pytest.mark.parametrize("place", [b"\0\0\0\1\0\0\0\0", b"\xff" * 8], ids=["4 GiB", "far away"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_place_beyond_the_log_ends_the_use_of_the_index(place: bytes, backwards: bool) -> None:
+    """Places have no checksum: one that leads nowhere is as wrong as one that leads elsewhere."""
+    files = sparse_log()
+    right = read_stream(files, "loop-5", backwards=backwards)
+    (name,) = files.listdir(NAMES.cache)
+    name = f"{NAMES.cache}/{name}"
+    data = content(files, name)
+    count = _INDEXED * len(_STREAMS)
+    overwrite(files, data[: -8 * count] + place * count, name)
+    assert is_found(files, "loop-5")
+    assert read_stream(files, "loop-5", backwards=backwards) == right
