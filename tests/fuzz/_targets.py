@@ -34,6 +34,7 @@ from eventstore._runs._layout import RunLayout
 from eventstore._runs._metadata import Invocation, RunMetadata, parse_metadata
 from eventstore._runs._moments import moment_of
 from eventstore._runs._run_files import append_entry, read_metadata, write_metadata
+from tests.fuzz._derived_files import index, snapshot
 from tests.fuzz._parts import parted
 from tests.recovery._logs import (
     ACTIVE,
@@ -319,5 +320,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "foreign_line": Target(foreign_line, passes=3),
     "run_files": Target(run_files, passes=10),
     "timestamp": Target(timestamp, passes=1),
+    "index": Target(index, passes=30),
+    "snapshot": Target(snapshot, passes=3),
 }
-"""By name. An on-disk index or a snapshot file is one more line here."""
+"""By name."""

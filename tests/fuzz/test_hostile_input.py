@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventstore as es
+from tests.fuzz._derived_files import FORGED, PLAIN, index_seeds, snapshot_files
 from tests.fuzz._parts import joined, mended, mended_record
 from tests.fuzz._targets import INPUT_BYTES_MAX, SECONDS_PER_PASS, TARGETS
 from tests.recovery._logs import (
@@ -194,6 +195,61 @@ _LOOP_LOG: Final = (
 def test_changed_run_files_are_read_and_added_to(metadata: bytes, event_loop: bytes) -> None:
     """Damaged metadata is kept aside, and the event-loop log goes on behind whatever it holds."""
     _bounded("run_files", joined(metadata, event_loop))
+
+
+_BLOCK_BYTES: Final = 4_096
+
+
+@st.composite
+def _rotten(draw: st.DrawFn, begin: bytes) -> bytes:
+    """Bytes with one to three changes that a disk makes: bits, blocks, and what is missing."""
+    data = begin
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        if draw(st.booleans()):
+            at -= at % _BLOCK_BYTES
+        end = min(len(data), at + draw(st.sampled_from((1, 8, 64, _BLOCK_BYTES, 2**16))))
+        match draw(st.integers(0, 3)):
+            case 0 if at < len(data):
+                flipped = data[at] ^ 1 << draw(st.integers(0, 7))
+                data = data[:at] + bytes([flipped]) + data[at + 1 :]
+            case 1:
+                data = data[:at] + draw(st.sampled_from((b"\0", b"\xff"))) * (end - at) + data[end:]
+            case 2:
+                data = data[:at] + draw(st.binary(max_size=64)) + data[end:]
+            case _:
+                data = data[:at]
+    return data
+
+
+_PLAIN_INDEX, _FORGED_INDEX = index_seeds()
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    _rotten(_PLAIN_INDEX[1:]).map(PLAIN.__add__) | _changed(_FORGED_INDEX[1:]).map(FORGED.__add__)
+)
+def test_a_changed_index_changes_no_answer(data: bytes) -> None:
+    """I10: and one whose checksums were forged shows nothing that is not in the log."""
+    _bounded("index", data)
+
+
+_SAVED: Final = [content for _, content in sorted(snapshot_files().items())]
+_DIGEST_BYTES: Final = 32
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_changed_saved_state_is_refused_or_leads_to_a_place_of_the_log(
+    data: st.DataObject,
+) -> None:
+    """It is never believed while its checksum stands, and what is forged is judged by the log."""
+    if data.draw(st.booleans()):
+        begin = [saved[:-_DIGEST_BYTES] for saved in _SAVED]
+        _bounded("snapshot", FORGED + joined(*(data.draw(_changed(part)) for part in begin)))
+    else:
+        parts = [data.draw(st.just(part) | _rotten(part)) for part in _SAVED]
+        _bounded("snapshot", PLAIN + joined(*parts))
 
 
 _RUN_BYTES: Final = 8 * 1024  # of each; a square shows, and the whole table takes seconds
