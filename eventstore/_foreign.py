@@ -37,6 +37,8 @@ _RECORD: Final = ("ts", "type", "data")
 _ENVELOPE: Final = frozenset({"version", "position", "commit", "crc"})
 _NESTING_MAX: Final = 126
 """Of one value in the record: serde_json stops at 127 open brackets, and the record's is one."""
+_RECORD_BYTES_MIN: Final = len('["1-1-1T1:1:1Z",{"kind":""}]')
+"""No record is shorter, and no claim is an array: tiny lines of garbage cost next to nothing."""
 _U32_MAX: Final = 2**32 - 1
 _INTEGER_DIGITS_MAX: Final = len(str(-(2**63)))
 
@@ -103,6 +105,8 @@ def decode_foreign(line: bytes) -> ForeignLine | Envelope | None:
         What it records; `Envelope.CLAIMED` for a JSON object with a top-level `version`,
         `position`, `commit` or `crc`, whatever else is right or wrong with it; None for noise.
     """
+    if len(line) < _RECORD_BYTES_MIN and not line.lstrip(_BLANKS).startswith(b"{"):
+        return None  # neither a record nor a claim
     try:
         return decode_canonical(line) or decode_exact(line)
     except (msgspec.MsgspecError, ValueError, RecursionError):

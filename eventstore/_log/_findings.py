@@ -63,8 +63,18 @@ class NotingScanner(Scanner[Header]):
         noise = self.counts.noise
         super()._other(line, before)
         if self.counts.noise > noise:
-            severity: Severity = "malformed" if line.strip() else "notice"
-            self._note(before.offset, self._position, _describe(line), severity)
+            self._note_noise(line, before.offset, self._position)
+
+    def _take_noise(self, lines: list[bytes]) -> None:
+        offset, before = self._offset, self._position
+        super()._take_noise(lines)
+        for position, line in enumerate(lines, before + 1):
+            self._note_noise(line, offset, position)
+            offset += len(line) + 1
+
+    def _note_noise(self, line: bytes, offset: int, position: int) -> None:
+        severity: Severity = "malformed" if line.strip() else "notice"
+        self._note(offset, position, _describe(line), severity)
 
     def _skip_to_lf(self, chunk: bytes) -> bytes:
         offset, noise = self._offset, self.counts.noise

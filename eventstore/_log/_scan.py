@@ -52,6 +52,7 @@ __all__ = [
 NUL: Final = b"\0"
 
 
+_NOT_NOISE_BYTES_MIN: Final = len(b'{"crc":0}')  # what is shorter is no record, and claims nothing
 _CRC_TEXT: Final = 18  # sixteen hex digits, a quote and a brace
 _DAMAGES_KEPT: Final = 100  # a report of more is no longer read; the count goes on
 
@@ -336,11 +337,27 @@ class Scanner(Generic[L]):
         self._unsettled_lines += len(lines)
 
     def _take_lines(self, data: bytes) -> None:
-        """Take whole lines one by one, whatever they are."""
+        """Take whole lines one by one, whatever they are; runs of tiny ones at once."""
+        tiny: list[bytes] = []
         for line in data[:-1].split(LF):
+            if len(line) < _NOT_NOISE_BYTES_MIN:
+                tiny.append(line)
+                continue
+            if tiny:
+                self._take_noise(tiny)
+                tiny = []
             self._position += 1
             self._running = self._take_line(line, self._offset, self._running)
             self._offset += len(line) + 1
+        if tiny:
+            self._take_noise(tiny)
+
+    def _take_noise(self, lines: list[bytes]) -> None:
+        data = LF.join([*lines, b""])
+        self._position += len(lines)
+        self._running = crc32(data, self._running)
+        self._offset += len(data)
+        self._count_noise(len(lines))
 
     def _take_line(self, line: bytes, offset: int, running: int) -> int:
         """Take any line.
@@ -408,10 +425,10 @@ class Scanner(Generic[L]):
             self.lines.append(self._foreign(verdict, self._position, self._main_version))
             self.offsets.append(before.offset)
 
-    def _count_noise(self) -> None:
+    def _count_noise(self, lines: int = 1) -> None:
         self._void_unsettled()
-        self.counts.noise += 1
-        self._main_version += 1
+        self.counts.noise += lines
+        self._main_version += lines
 
     def _bad(self, before: Place) -> None:
         self._chain = []
