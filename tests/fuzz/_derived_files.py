@@ -6,13 +6,11 @@ what the lines of the log prove by themselves; nothing else may happen.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -205,14 +203,14 @@ def _truth() -> dict[int, es.Recorded[es.LoopEvent]]:
 def snapshot(data: bytes) -> None:
     """Files of saved states: each is one that was saved, or refused; reading goes on behind it."""
     plain = data[:1] != FORGED
-    directory = _saved_states()[1]
-    names, parts = sorted(snapshot_files()), parted(data[1:], len(snapshot_files()))
-    for name, part in zip(names, parts, strict=True):
-        digest = b"" if plain else hashlib.sha256(part).digest()
-        (directory / name).write_bytes(part + digest)
-    loaded = list(Snapshots(directory).load(_STATE_NAME, _STATE_TYPE))
+    files, was_saved = _saved_states()
+    with _directory() as directory:
+        for name, part in zip(sorted(files), parted(data[1:], len(files)), strict=True):
+            digest = b"" if plain else hashlib.sha256(part).digest()
+            (directory / name).write_bytes(part + digest)
+        loaded = list(Snapshots(directory).load(_STATE_NAME, _STATE_TYPE))
     if plain:
-        assert all(saved in _saved_states()[2] for saved in loaded), "a changed state was believed"
+        assert all(saved in was_saved for saved in loaded), "a changed state was believed"
     for saved in loaded:
         assert all(type(one.state) is dict for one in saved.states.values())
         _go_on(saved.bookmark)
@@ -241,14 +239,14 @@ def _go_on(bookmark: es.Bookmark) -> None:
 
 
 @functools.cache
-def _saved_states() -> tuple[dict[str, bytes], Path, Sequence[Saved]]:
-    """Two files of one projection, where they are, and what was saved."""
-    directory = _directory()
-    snapshots = Snapshots(directory)
+def _saved_states() -> tuple[dict[str, bytes], Sequence[Saved]]:
+    """Two files of one projection, and what was saved."""
     saved = [_state_at(pages) for pages in (1, 2)]
-    for one in saved:
-        assert snapshots.save(_STATE_NAME, _STATE_TYPE, one)
-    return {path.name: path.read_bytes() for path in directory.iterdir()}, directory, saved
+    with _directory() as directory:
+        snapshots = Snapshots(directory)
+        for one in saved:
+            assert snapshots.save(_STATE_NAME, _STATE_TYPE, one)
+        return {path.name: path.read_bytes() for path in directory.iterdir()}, saved
 
 
 def _state_at(segment_count: int) -> Saved:
@@ -268,9 +266,9 @@ def _state_at(segment_count: int) -> Saved:
     return Saved(1, bookmark_at(cursor.reached), states)
 
 
-def _directory() -> Path:
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
     """In memory where there is such a place: an input is two small files."""
     within = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="loopledger-fuzz-", dir=within))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
+    with tempfile.TemporaryDirectory(prefix="loopledger-fuzz-", dir=within) as name:
+        yield Path(name)

@@ -314,13 +314,13 @@ def _use_event_loop(workspace: MemoryWorkspace, layout: RunLayout, before: bytes
 
 
 TARGETS: Final[Mapping[str, Target]] = {
-    "log": Target(log, passes=30),
-    "segments": Target(segments, passes=30),
+    "log": Target(log, passes=15),
+    "segments": Target(segments, passes=15),
     "lock_record": Target(lock_record, passes=1),
     "foreign_line": Target(foreign_line, passes=3),
     "run_files": Target(run_files, passes=10),
     "timestamp": Target(timestamp, passes=1),
-    "index": Target(index, passes=30),
-    "snapshot": Target(snapshot, passes=3),
+    "index": Target(index, passes=3),
+    "snapshot": Target(snapshot, passes=1),
 }
 """By name."""
