@@ -89,6 +89,7 @@ def parse_metadata(content: bytes, *, path: str) -> RunMetadata:
         RunContextError: it is damaged.
     """
     try:
+        json.loads(content)  # msgspec takes anything for the value of a member that it skips
         return msgspec.json.decode(content, type=RunMetadata)
     except (ValueError, RecursionError) as error:  # all that msgspec says is a ValueError
         raise RunContextError(

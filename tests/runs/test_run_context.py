@@ -420,9 +420,19 @@ async def test_metadata_the_original_wrote_is_kept_on_resume(workspace: Workspac
     assert {**after, "resume": False, "resumes": 0} == {**members, "resumes": 0}
 
 
+_STARTED = (
+    b'{"run_id":"x","started_at_utc":"2026-01-01T00:00:00Z","command":"c","resume":false,'
+    b'"repo_root":"/","ralph_version":"1"'
+)
+
+
 @pytest.mark.parametrize(
     "damaged",
-    [b"", b"{", b"[]", b"\xff", b"{}", b"[" * 100_000, b'{"resumes":1}', b'{"run_id":"\xff"}'],
+    [
+        *(b"", b"{", b"[]", b"\xff", b"{}", b"[" * 100_000, b'{"resumes":1}', b'{"run_id":"\xff"}'),
+        _STARTED + b',"stranger":"\xff"}',
+        _STARTED + b',"\xff":1}',
+    ],
 )
 async def test_damaged_metadata_is_kept_aside(
     workspace: Workspace, clock: ManualClock, damaged: bytes
