@@ -172,7 +172,7 @@ class Tail:
         scanner = self._scanner(mark.place)
         known = mark.segment_start.position + 1
         for first_position in sealed:
-            if first_position >= known:
+            if first_position >= known or not first_position:  # no segment begins at 0: misnamed
                 self._read_sealed(scanner, first_position, mark.segment_start)
         if mark.place.offset and known not in sealed:  # the mark lies in the active file
             self._open_active(mark.segment_start, record)

@@ -422,6 +422,19 @@ def test_a_missing_segment_is_damage() -> None:
         assert caught.value.position == 1 + 2 * number
 
 
+def test_a_segment_that_is_said_to_begin_at_position_0_is_damage() -> None:
+    """I15: none does; if nobody appends behind it, nobody's appends are hidden by it."""
+    sound = corpus("tiny segments")
+    for rest in (False, True):
+        files = image_of(sound.files)
+        first, *others = segments(files)
+        files.rename(first, NAMES.sealed(0))
+        for name in () if rest else others:
+            files.unlink(name)
+        with pytest.raises(es.CorruptLogError, match="position 1 is missing"), opened(files):
+            pass
+
+
 def test_a_sealed_segment_cut_at_any_byte_is_damage() -> None:
     """I15: a sealed segment has no torn tail."""
     sound = corpus("tiny segments")
