@@ -535,3 +535,25 @@ def test_reading_reports_the_damage_it_goes_around(caplog: pytest.LogCaptureFixt
     read(files)
     (message,) = [entry.getMessage() for entry in caplog.records]
     assert f"byte {target.start}, position 2" in message
+
+
+@pytest.mark.parametrize("lines", [b"\n", b"\n\n\n", b"noise\n" + foreign(9) + b"\n"], ids=repr)
+def test_lines_put_in_before_a_foreign_record_hide_no_event_of_ours(lines: bytes) -> None:
+    """Positions never go backwards: what stands at those of undamaged lines of ours gives way."""
+    files = es.MemoryFiles()
+    with opened(files) as committer:
+        append(committer, request("main", *iterations(1)))
+        append(committer, request("otter", *iterations(2)))
+    append_raw(files, foreign(3) + b"\n")
+    with opened(files) as committer:
+        append(committer, request("main", *iterations(4)))
+        append(committer, request("otter", *iterations(5)))
+    ours = {recorded.position: recorded for recorded in read(files) if recorded.commit.first}
+    before = content(files)
+    at = before.index(foreign(3))
+    overwrite(files, before[:at] + lines + before[at:])
+    shown = read(files)
+    positions = [recorded.position for recorded in shown]
+    assert positions == sorted(set(positions))
+    assert {recorded.position: recorded for recorded in shown if recorded.commit.first} == ours
+    assert read_backwards(files) == shown
