@@ -44,7 +44,7 @@ types: $(STAMP)-typing
 	@echo "types: pyright"
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/python -m pyright --project pyproject.toml
 
-prove: $(STAMP)-test
+prove: $(STAMP)-test $(STAMP)-prove
 	@echo "prove: the proof at length, and its scorecard"
 	@$(BIN)/python -m tests.prove $(ARGS)
 
@@ -77,6 +77,12 @@ $(STAMP)-cli: pyproject.toml | $(STAMP)-venv
 $(STAMP)-test: pyproject.toml | $(STAMP)-pip
 	@echo "setup: loopledger[cli], test group"
 	@$(PIP) --editable ".[cli]" --group test
+	@touch $@
+
+# There is a fuzzer for some Pythons only. Without it its row is skipped, and the scorecard says so.
+$(STAMP)-prove: pyproject.toml | $(STAMP)-pip
+	@echo "setup: prove group"
+	@$(PIP) --group prove || echo "setup: no coverage-guided fuzzer for this Python"
 	@touch $@
 
 $(STAMP)-lint: pyproject.toml | $(STAMP)-pip

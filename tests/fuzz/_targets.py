@@ -201,8 +201,13 @@ def _observed(files: es.MemoryFiles, *, one_story: bool) -> _Events:
 
 
 def _is_ambiguous(line: bytes) -> bool:
-    """Whether an intact line is an event to one of the two decoders only: no writer makes it."""
-    return is_intact(line) and _decodes(_READER, line) != _decodes(decode_header, line)
+    """Whether a line is an event to one way of reading only: none that a writer makes is.
+
+    An intact one may decode for one of the two decoders; one that is not may still decode, and
+    whoever forges the checksums behind it has it verified with all the others of its chunk.
+    """
+    reads, heads = _decodes(_READER, line), _decodes(decode_header, line)
+    return reads != heads if is_intact(line) else reads and heads
 
 
 def _decodes(decode: Callable[[bytes], object], line: bytes) -> bool:
