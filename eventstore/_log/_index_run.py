@@ -8,8 +8,9 @@ A *run* covers the log from one mark to the next and never changes. It holds
   of its first line; sorted by the hash;
 * the places: for each event the log offset (bytes of the log before its line), stream by stream.
 
-Entries lie in pages of 4 KiB, each with a checksum; the first hashes of all pages (the *fences*)
-stand behind them, so that a lookup reads one page. Places and keys need no checksum: the line they
+Entries lie in pages of 4 KiB, each with a checksum of its bytes, its number and the head, so that
+a page that belongs elsewhere is noticed; the first hashes of all pages (the *fences*) stand behind
+them, so that a lookup reads one page. Places and keys need no checksum: the line they
 name proves them. An event takes 8 bytes, its key 16.
 """
 
@@ -50,7 +51,7 @@ BROKEN: Final = (ValueError, OSError, msgspec.MsgspecError)
 _HEAD_BYTES: Final = 4_096
 _PAGE_BYTES: Final = 4_096
 _PAGE_USED: Final = 4_080  # both sizes of an entry divide it
-_MAGIC: Final = b"loopledger index 1\n"
+_MAGIC: Final = b"loopledger index 2\n"
 _STREAM: Final = Struct(">16sQQQ")  # hash, first place, count, last version
 _KEY: Final = Struct(">QQ")  # hash, log offset
 _PAGE_CHECK: Final = Struct(">I12x")
@@ -198,14 +199,16 @@ class IndexRun:
 
     def __init__(self, read: Callable[[int, int], bytes]) -> None:
         self._read = read
-        self.head = _decode_head(read(_HEAD_BYTES, 0))
+        head = read(_HEAD_BYTES, 0)
+        self.head = _decode_head(head)
+        self._check = crc32(head)
         stream_pages = _pages(self.head.streams, _STREAM)
         key_pages = _pages(self.head.keys, _KEY)
         self._keys_at = _HEAD_BYTES + stream_pages * _PAGE_BYTES
         fences_at = self._keys_at + key_pages * _PAGE_BYTES
         size = (stream_pages + key_pages) * _PLACE_BYTES
         data = read(size + _CHECK.size, fences_at)
-        if data[size:] != _CHECK.pack(crc32(data[:size])):
+        if data[size:] != _CHECK.pack(crc32(data[:size], self._check)):
             msg = "the fences fail their checksum"
             raise ValueError(msg)
         fences = _decode_places(data[:size])
@@ -261,7 +264,8 @@ class IndexRun:
     def _page(self, at: int, number: int) -> bytes:
         page = self._read(_PAGE_BYTES, at + number * _PAGE_BYTES)
         used = page[:_PAGE_USED]
-        if page[_PAGE_USED:] != _PAGE_CHECK.pack(crc32(used)):
+        check = self._check ^ (at // _PAGE_BYTES + number)
+        if page[_PAGE_USED:] != _PAGE_CHECK.pack(crc32(used, check)):
             msg = f"the page at byte {at + number * _PAGE_BYTES} fails its checksum"
             raise ValueError(msg)
         return used
@@ -278,16 +282,18 @@ def _encode_file(
 ) -> Iterator[bytes]:
     text = _MAGIC + msgspec.json.encode(head)
     text += b" " * (_HEAD_BYTES - _CHECK.size - len(text))
-    yield text + _CHECK.pack(crc32(text))
+    text += _CHECK.pack(crc32(text))
+    check = crc32(text)
+    yield text
     fences = array("Q")
     for form, entries in ((_STREAM, streams), (_KEY, keys)):
         packed = (form.pack(*entry) for entry in entries)
         while page := b"".join(itertools.islice(packed, _PAGE_USED // form.size)):
             fences.append(_fence(page))
             page = page.ljust(_PAGE_USED, b"\0")
-            yield page + _PAGE_CHECK.pack(crc32(page))
+            yield page + _PAGE_CHECK.pack(crc32(page, check ^ len(fences)))
     data = _encode_places(fences)
-    yield data + _CHECK.pack(crc32(data))
+    yield data + _CHECK.pack(crc32(data, check))
     yield from places
 
 

@@ -74,17 +74,18 @@ def parted_run(run: bytes) -> bytes:
 def mended_run(parts: bytes) -> bytes:
     """The file that `parted_run` took apart, with all its checksums made right."""
     text, _, rest = parts.partition(LF)
-    head = (_MAGIC + text).ljust(_HEAD_BYTES - _CHECK_BYTES)[: _HEAD_BYTES - _CHECK_BYTES]
+    head = _checked((_MAGIC + text).ljust(_HEAD_BYTES)[: _HEAD_BYTES - _CHECK_BYTES])
     pages: list[bytes] = []
     for name, count in _COUNT.findall(text):
         per_page = _PAGE_USED // _ENTRY_BYTES[name]
         for _ in range(min(-(-int(count) // per_page), len(rest) // _PAGE_BYTES)):
-            pages.append(_checked(rest[:_PAGE_USED]).ljust(_PAGE_BYTES, b"\0"))
+            page = _checked(rest[:_PAGE_USED], crc32(head) ^ (len(pages) + 1))
+            pages.append(page.ljust(_PAGE_BYTES, b"\0"))
             rest = rest[_PAGE_BYTES:]
     fences = _FENCE_BYTES * len(pages)
     places = rest[fences + _CHECK_BYTES :]
-    return b"".join([_checked(head), *pages, _checked(rest[:fences]), places])
+    return b"".join([head, *pages, _checked(rest[:fences], crc32(head)), places])
 
 
-def _checked(data: bytes) -> bytes:
-    return data + crc32(data).to_bytes(_CHECK_BYTES, "big")
+def _checked(data: bytes, start: int = 0) -> bytes:
+    return data + crc32(data, start).to_bytes(_CHECK_BYTES, "big")

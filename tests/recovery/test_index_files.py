@@ -199,6 +199,18 @@ def _damage_and_check(offset: int) -> None:
     assert name not in index_files(files)
 
 
+@pytest.mark.parametrize("offset", [4_096, 8_192, 12_288], ids=["streams", "keys", "fences"])
+def test_a_page_of_another_file_is_not_believed(offset: int) -> None:
+    """A run is never synced: a power cut may leave an old block of another run in its place."""
+    files = es.MemoryFiles()
+    fill(files, index_bytes=2_500)
+    first, *_, last = sorted(index_files(files))
+    page = content(files, first)[offset : offset + 4_096]
+    overwrite(files, last, page, offset)
+    with opened(files) as committer:
+        check_everything(committer)
+
+
 @pytest.mark.parametrize("count", [-(2**20), 2**40, 2**63, 2**64, 10**30])
 @pytest.mark.parametrize("member", ["streams", "keys", "events"])
 def test_a_count_that_cannot_be_is_no_reason_to_fail(
