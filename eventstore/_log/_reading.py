@@ -238,7 +238,7 @@ class ForwardCursor(Generic[E]):
             scanner.finish_foreign_record()
         if scanner.damage_count > self._reported and self._looks_again(segment):
             return []
-        page = scanner.lines
+        page = _rising(scanner.lines) if scanner.damage_count else scanner.lines
         scanner.lines = []
         scanner.offsets.clear()
         if page and page[0].position <= self._shown:
@@ -436,7 +436,16 @@ class BackwardCursor(Generic[E]):
         if self._end is None:
             scanner.finish_foreign_record()
         self._end = stop.place
-        return scanner.lines[::-1]
+        return _rising(scanner.lines)[::-1]
+
+
+def _rising(page: list[Recorded[E]]) -> list[Recorded[E]]:
+    """A page around damage: what was counted beyond where a line of ours stands gives way to it."""
+    kept: list[Recorded[E]] = []
+    for recorded in reversed(page):
+        if not kept or recorded.position < kept[-1].position:
+            kept.append(recorded)
+    return kept[::-1]
 
 
 def _seed(data: bytes, start: int) -> Place | None:

@@ -499,7 +499,6 @@ class Scanner(Generic[L]):
                 ),
             )
         )
-        self._take_back(max(verified + 1, chain[0].line.position))
         self._unsettled_lines -= len(chain)  # these are shown below
         self._void_unsettled()
         self._chain = []
@@ -510,12 +509,6 @@ class Scanner(Generic[L]):
             self._position = good.line.position
             self._take_fitting(good.line, good.before)
         return self._chain_running
-
-    def _take_back(self, position: int) -> None:
-        """Hide foreign lines of a damaged part that were counted up to where ours go on."""
-        while self.lines and self.lines[-1].position >= position:
-            self.lines.pop()
-            del self.offsets[len(self.lines) :]
 
     def _damage(self, damage: Damage) -> None:
         self.damage_count += 1

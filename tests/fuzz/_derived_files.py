@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -267,7 +267,7 @@ def _state_at(segment_count: int) -> Saved:
 
 
 @contextlib.contextmanager
-def _directory() -> Iterator[Path]:
+def _directory() -> Generator[Path]:
     """In memory where there is such a place: an input is two small files."""
     within = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="loopledger-fuzz-", dir=within) as name:
