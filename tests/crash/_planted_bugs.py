@@ -513,7 +513,7 @@ MUTANTS: Final = (
     Mutant(
         "a page of the index is not checked",
         "_index_run.py",
-        "        if page[_PAGE_USED:] != _PAGE_CHECK.pack(crc32(used)):\n",
+        "        if page[_PAGE_USED:] != _PAGE_CHECK.pack(crc32(used, check)):\n",
         "        if len(page) != _PAGE_BYTES:\n",
     ),
     Mutant(
