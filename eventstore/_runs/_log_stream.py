@@ -86,9 +86,11 @@ async def _on_asyncio(file: IO[AnyStr]) -> AsyncGenerator[LogStream[AnyStr]]:
     try:
         yield stream
     finally:
+        # Cancelling what awaits the pool takes a call out of it that has not begun: this one stays.
+        closing = asyncio.wrap_future(executor.submit(file.close))
         try:
             with anyio.CancelScope(shield=True):
-                await stream.close()
+                await asyncio.shield(closing)
         finally:
             executor.shutdown(wait=False)
 

@@ -255,10 +255,22 @@ def test_a_task_cancelled_anywhere_closes_its_log(tmp_path: Path) -> None:
 class GatedAppend(io.RawIOBase):
     """A file whose first write waits in its thread until the gate opens."""
 
-    def __init__(self, raw: io.RawIOBase, started: threading.Event, gate: threading.Event) -> None:
+    def __init__(
+        self,
+        raw: io.RawIOBase,
+        started: threading.Event,
+        gate: threading.Event,
+        let_go: threading.Event,
+    ) -> None:
         self._raw = raw
         self._started = started
         self._gate = gate
+        self._let_go = let_go
+
+    def close(self) -> None:
+        """Say so."""
+        super().close()
+        self._let_go.set()
 
     def writable(self) -> bool:
         """Yes."""
@@ -278,11 +290,12 @@ class GatedWorkspace(MemoryWorkspace):
         super().__init__()
         self.started = threading.Event()
         self.gate = threading.Event()
+        self.let_go = threading.Event()
 
     def open_append(self, name: str, *, lock_timeout_seconds: float | None = None) -> io.RawIOBase:
         """Open the slow file."""
         raw = super().open_append(name, lock_timeout_seconds=lock_timeout_seconds)
-        return GatedAppend(raw, self.started, self.gate)
+        return GatedAppend(raw, self.started, self.gate, self.let_go)
 
 
 def test_a_write_left_behind_lands_before_later_ones() -> None:
@@ -307,6 +320,38 @@ def test_a_write_left_behind_lands_before_later_ones() -> None:
 
     run = asyncio.run(main())
     assert content_of(workspace, run.pipeline_log) == b"first\nsecond\n"
+
+
+def test_a_close_left_behind_closes_all_the_same() -> None:
+    """A task that is cancelled natively while its log waits to be closed leaves no file open."""
+    workspace = GatedWorkspace()
+
+    async def use(run: RunContext, leaving: asyncio.Event) -> None:
+        async with run.open_log(run.pipeline_log) as log:
+            first = asyncio.create_task(write(log))
+            await asyncio.to_thread(workspace.started.wait)
+            first.cancel()
+            await asyncio.wait([first])
+            leaving.set()
+
+    async def write(log: LogStream[str]) -> None:
+        await log.write("first\n")
+
+    async def main() -> RunContext:
+        run = await RunContext.create(workspace)
+        leaving = asyncio.Event()
+        task = asyncio.create_task(use(run, leaving))
+        await leaving.wait()
+        await asyncio.sleep(0)  # it waits for the close now, which waits for the write
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        workspace.gate.set()
+        assert await asyncio.to_thread(workspace.let_go.wait, 10)
+        return run
+
+    run = asyncio.run(main())
+    assert content_of(workspace, run.pipeline_log) == b"first\n"
 
 
 def test_a_full_default_pool_stops_no_log(tmp_path: Path) -> None:
