@@ -134,9 +134,9 @@ class _Axis:
 
 def _short(value: float) -> str:
     for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
+        if value >= unit and value % (unit / 10) == 0:
             return f"{value / unit:g}{suffix}"
-    return f"{value:g}"
+    return f"{value:,g}"
 
 
 def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:

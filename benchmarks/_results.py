@@ -8,6 +8,8 @@ the pages from the JSON files of an earlier run.
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import subprocess
 import sys
 import tempfile
@@ -74,6 +76,7 @@ def write_page(page: Path, reports: Sequence[Report]) -> None:
     parts = [_INTRODUCTION]
     for report in reports:
         parts.append(f"## {report.benchmark}\n")
+        parts.append(_question(report.benchmark))
         environment = describe(report.environment, with_directory=False)
         parts.append("\n".join(["```text", *environment, "```", ""]))
         if report.quick:
@@ -93,6 +96,12 @@ def _load(directory: Path) -> Iterator[Report]:
         path = directory / f"{name}.json"
         if path.exists():
             yield msgspec.json.decode(path.read_bytes(), type=Report)
+
+
+def _question(benchmark: str) -> str:
+    """What a benchmark asks, in its own words."""
+    module = importlib.import_module(f"benchmarks.{benchmark}")
+    return inspect.cleandoc(module.__doc__ or "") + "\n"
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
