@@ -61,7 +61,8 @@ ROWS: Final = (
     Row("odd input, index, other recovery", ("tests/recovery", "tests/format")),
     Row("several processes", ("tests/test_processes.py", "tests/runs/test_processes.py")),
     Row(
-        "killed tools, claims, read models", ("tests/test_tool_crashes.py", "tests/test_owners.py")
+        "killed tools, claims, read models",
+        ("tests/test_tool_crashes.py", "tests/test_owners.py", "tests/projector/test_kills.py"),
     ),
     Row("power cuts on a simulated disk", ("tests/crash/test_crash_states.py",), takes_time=True),
     Row("seeded schedules", ("tests/schedules/test_schedules.py",), takes_time=True),

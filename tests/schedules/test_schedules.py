@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Final
@@ -32,7 +32,9 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def test_no_order_of_tasks_breaks_a_promise(pool: ProcessPoolExecutor) -> None:
+def test_no_order_of_tasks_breaks_a_promise(
+    pool: ProcessPoolExecutor, record_property: Callable[[str, object], None]
+) -> None:
     """At least 5,000 seeds: nothing acknowledged is lost, nothing withdrawn or refused is there."""
     until = time.monotonic() + SCHEDULE_SECONDS
     checked = 0
@@ -41,6 +43,7 @@ def test_no_order_of_tasks_breaks_a_promise(pool: ProcessPoolExecutor) -> None:
         batches = [range(first, first + _BATCH) for first in itertools.islice(firsts, 10 * _CORES)]
         checked += sum(pool.map(check_seeds, batches))
     assert checked >= _SEEDS_MIN
+    record_property("cases", checked)
 
 
 def test_a_seed_takes_the_same_steps_in_every_process(pool: ProcessPoolExecutor) -> None:
