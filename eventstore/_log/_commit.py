@@ -99,7 +99,7 @@ class Committer:
         except OSError as error:
             self.close()
             raise self._unavailable(error) from error
-        except BaseException:
+        except BaseException:  # raised again: a half-opened log keeps no handle
             self.close()
             raise
 
@@ -225,7 +225,7 @@ class Committer:
                 self._adopt()
             except PlanOutdatedError:  # the lock file was deleted: begin again under the new one
                 self._lock.release()
-            except BaseException:
+            except BaseException:  # raised again: nobody else would get the lock otherwise
                 self._lock.release()
                 raise
             else:

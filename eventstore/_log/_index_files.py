@@ -146,7 +146,7 @@ class IndexFiles:
         except BROKEN as error:
             path = files.path(f"{self._names.cache}/{name}")
             _logger.warning("%s: no index, it is not used: %s", path, error)
-        except BaseException:
+        except BaseException:  # raised again: no handle stays open, whatever ends it
             files.close(handle)
             raise
         files.close(handle)

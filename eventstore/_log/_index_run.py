@@ -333,7 +333,7 @@ def _find(page: bytes, needle: bytes, form: Struct) -> Iterator[tuple[Any, ...]]
 
 def _encode_places(places: Sequence[int]) -> bytes:
     packed = array("Q", places)
-    if sys.byteorder == "big":  # pragma: no cover
+    if sys.byteorder == "big":  # places are little-endian in the file, whoever wrote it
         packed.byteswap()
     return packed.tobytes()
 
@@ -341,6 +341,6 @@ def _encode_places(places: Sequence[int]) -> bytes:
 def _decode_places(data: bytes) -> array[int]:
     places = array("Q")
     places.frombytes(data)
-    if sys.byteorder == "big":  # pragma: no cover
+    if sys.byteorder == "big":  # places are little-endian in the file, whoever wrote it
         places.byteswap()
     return places

@@ -57,8 +57,8 @@ class FileLock:
             if self._files.try_lock(handle, exclusive=exclusive):
                 try:
                     current = self._is_current()
-                except BaseException:
-                    self.close()  # or everybody else would wait for it
+                except BaseException:  # raised again: everybody else would wait for it otherwise
+                    self.close()
                     raise
                 if current:
                     return True
@@ -115,7 +115,7 @@ class FileLock:
             return False
         try:
             self._inode = self._files.fstat(handle).inode
-        except BaseException:
+        except BaseException:  # raised again: no handle stays open, whatever ends it
             self._files.close(handle)
             raise
         self._handle = handle

@@ -184,7 +184,7 @@ def _salvage(
             new.finish()
             _check(verify(target, LogNames(new.temporary)), result)
             new.publish()
-    except BaseException:
+    except BaseException:  # raised again: a half-written copy goes, also on Ctrl-C
         new.abandon()
         raise
     return result

@@ -279,7 +279,7 @@ class Tail:
             if not status.size:
                 files.fsync(handle)
             files.fsync_directory("")  # whoever made the file may have died before doing it
-        except BaseException:
+        except BaseException:  # raised again: no handle stays open, whatever ends it
             files.close(handle)
             raise
         if status.permissions & _OTHERS_MAY_WRITE:
@@ -325,7 +325,7 @@ class Tail:
         try:
             inode = files.fstat(handle).inode
             files.fsync_directory("")  # whoever renamed it may have died before doing it
-        except BaseException:
+        except BaseException:  # raised again: no handle stays open, whatever ends it
             files.close(handle)
             raise
         self._close_active()

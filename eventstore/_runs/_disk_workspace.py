@@ -244,7 +244,7 @@ def _lock(descriptor: int, *, timeout_seconds: float) -> None:
 
 
 def _sync(descriptor: int) -> None:
-    if sys.platform == "darwin":  # pragma: no cover
+    if sys.platform == "darwin":  # its fsync leaves the bytes in the drive's cache
         fcntl.fcntl(descriptor, _F_FULLFSYNC)
     else:
         os.fsync(descriptor)

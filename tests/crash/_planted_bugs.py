@@ -117,7 +117,8 @@ MUTANTS: Final = (
     Mutant(
         "a failed open keeps its handles",
         "_commit.py",
-        "        except BaseException:\n            self.close()\n            raise\n",
+        "        except BaseException:  # raised again: a half-opened log keeps no handle\n"
+        "            self.close()\n            raise\n",
         "        except ZeroDivisionError:\n            raise\n",
     ),
     Mutant(
