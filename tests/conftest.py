@@ -1,10 +1,14 @@
-"""What every test module shares: the event loops that a promise has to hold on."""
+"""What test modules share: the event loops that a promise has to hold on, and an empty store."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+
+import eventstore as es
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background of a script ignores Ctrl-C, and so would the programs tested here.
@@ -22,3 +26,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     """Run each test that is marked `anyio` once per event loop; takes the place of anyio's own."""
     return request.param
+
+
+@pytest.fixture(params=["memory", "disk"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[es.LogStore[es.LoopEvent]]:
+    """Open an empty store: what projections promise holds on each kind."""
+    if request.param == "memory":
+        async with es.memory_store() as store:
+            yield store
+    else:
+        async with es.open_store(tmp_path / "history.jsonl") as store:
+            yield store

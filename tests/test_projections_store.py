@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_type, cast
 
@@ -20,19 +20,6 @@ class Paid(es.Event):
     """A kind of a user's own."""
 
     amount: int
-
-
-@pytest.fixture(params=["memory", "disk"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[es.EventStore[es.LoopEvent]]:
-    """Open an empty store."""
-    if request.param == "memory":
-        async with es.memory_store() as store:
-            yield store
-    else:
-        async with es.open_store(tmp_path / "history.jsonl") as store:
-            yield store
 
 
 async def fill(store: es.EventStore[es.LoopEvent]) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any, NamedTuple, assert_type
 
 import msgspec
@@ -19,19 +17,6 @@ from projections import _load, _travel
 
 OTTER = "bright-otter"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-
-
-@pytest.fixture(params=["memory", "disk"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[es.LogStore[es.LoopEvent]]:
-    """Open an empty store."""
-    if request.param == "memory":
-        async with es.memory_store() as store:
-            yield store
-    else:
-        async with es.open_store(tmp_path / "history.jsonl") as store:
-            yield store
 
 
 def at(minute: int) -> datetime:
