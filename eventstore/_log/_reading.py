@@ -13,19 +13,16 @@ from typing import Any, Final, Generic, NamedTuple
 import msgspec
 
 from eventstore._codec import Codec, RecordedDecoder
-from eventstore._events import MAIN_STREAM, NO_COMMIT, E, Recorded
+from eventstore._events import NO_COMMIT, E, Recorded
 from eventstore._foreign import ForeignLine
+from eventstore._log._block_start import foreign_start, seed_at_end, seed_in
 from eventstore._log._feed import CHUNK_BYTES, feed_file
 from eventstore._log._files import Files
 from eventstore._log._lines import (
     LF,
-    SUFFIX_BYTES,
     Header,
-    decode_header,
     has_suffix,
     header_decoder,
-    is_intact,
-    running_after,
 )
 from eventstore._log._names import LogNames
 from eventstore._log._scan import START, Damage, Place, Scanner
@@ -323,12 +320,12 @@ class BackwardCursor(Generic[E]):
             while self._block_bytes <= _BLOCK_BYTES_MAX:
                 start = max(0, end - self._block_bytes)
                 data = self._log.files.pread(handle, end - start, start)
-                seed = self._segment_start() if start == 0 else _seed(data, start)
+                seed = self._segment_start() if start == 0 else seed_in(data, start)
                 if start == 0 or (seed is not None and seed.offset < end):
                     break
                 if (
                     not self._numbers
-                    and (seed := _foreign_start(data, start)) is not None
+                    and (seed := foreign_start(data, start)) is not None
                     and seed.offset < end
                 ):
                     break
@@ -383,7 +380,7 @@ class BackwardCursor(Generic[E]):
         before = self._snapshot.segments[self._segment - 1]
         with self._log.opened(before) as handle:
             size = min(CHUNK_BYTES, before.end)
-            place = _seed_at_end(self._log.files.pread(handle, size, before.end - size))
+            place = seed_at_end(self._log.files.pread(handle, size, before.end - size))
         return None if place is None else msgspec.structs.replace(place, offset=0)
 
     # --- with a first pass from the head ---
@@ -448,44 +445,6 @@ def _rising(page: list[Recorded[E]]) -> list[Recorded[E]]:
     return kept[::-1]
 
 
-def _seed(data: bytes, start: int) -> Place | None:
-    """The first place in a block where one commit is known to end and the next line begins.
-
-    Args:
-        data: the block; its first bytes may be the end of a line.
-        start: the block's offset.
-    """
-    at = data.find(LF) + 1
-    is_far = False
-    while at and (lf := data.find(LF, at)) >= 0:
-        header = _fitting_header(data[at:lf])
-        if header is not None:
-            end = lf if is_far else _end_of_lines(data, lf, header.commit.last - header.position)
-            last = data[data.rfind(LF, 0, end) + 1 : end]
-            place = _place_after(last, start + end + 1)
-            if place is not None and place.position == header.commit.last:
-                return place
-            is_far = True  # that commit is torn or damaged: look at every line
-        at = lf + 1
-    return None
-
-
-def _end_of_lines(data: bytes, lf: int, lines: int) -> int:
-    """Where the LF is that ends some more lines; the last one of the data if there are fewer."""
-    for _ in range(lines):
-        behind = data.find(LF, lf + 1)
-        if behind < 0:
-            break
-        lf = behind
-    return lf
-
-
-def _seed_at_end(data: bytes) -> Place | None:
-    """The place behind the last line of a file that ends in a line of ours."""
-    line = data[data.rfind(LF, 0, -1) + 1 : -1]
-    return _place_after(line, 0)
-
-
 def ends_in_foreign_line(log: LogFiles[Any], snapshot: Snapshot) -> bool:
     """Whether the last line of a log is plainly not one of ours."""
     last = snapshot.segments[-1]
@@ -493,33 +452,6 @@ def ends_in_foreign_line(log: LogFiles[Any], snapshot: Snapshot) -> bool:
         start = max(0, last.end - _LAST_LINE_BYTES)
         data = log.files.pread(handle, last.end - start, start)
     return data.endswith(LF) and not has_suffix(data[data.rfind(LF, 0, -1) + 1 : -1])
-
-
-def _place_after(line: bytes, offset: int) -> Place | None:
-    header = _fitting_header(line)
-    running = running_after(line[-SUFFIX_BYTES:] + LF)
-    if header is None or running is None or header.position != header.commit.last:
-        return None
-    main_version = header.version if header.stream == MAIN_STREAM else -1
-    return Place(offset, header.position, running, main_version)
-
-
-def _fitting_header(line: bytes) -> Header | None:
-    """What a line of ours says that fits its own checksum."""
-    if not is_intact(line):
-        return None
-    try:
-        return decode_header(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-
-
-def _foreign_start(data: bytes, start: int) -> Place | None:
-    """A place in a block that holds no line of ours: its numbers stay unknown."""
-    first = data.find(LF) + 1
-    if not first or first == len(data) or any(map(has_suffix, data[first:].split(LF))):
-        return None
-    return Place(offset=start + first, position=0, running=0, main_version=0)
 
 
 def _nothing() -> None:
