@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, Generic
 
 import msgspec
@@ -51,12 +52,15 @@ LINE_BYTES_MAX_LIMIT: Final = 16 * 2**20
 """The bound that no option raises: readers hold a whole line."""
 APPEND_EVENTS_MAX: Final = 10_000
 APPEND_BYTES_MAX: Final = 64 * 2**20
+_TOGETHER_MIN: Final = 6  # fewer are encoded sooner one by one
 _STREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=-]{0,199}")
 _STREAMS_KEPT: Final = 4_096
 _NO_CONTENTS: Final[Sequence[tuple[bytes, bytes]]] = ()
 _SOMETHING_ELSE: Final = "it comes back as something else"
 
-_encode: Final = msgspec.json.Encoder().encode
+_encoder: Final = msgspec.json.Encoder()
+_encode: Final = _encoder.encode
+_encode_lines: Final = _encoder.encode_lines
 _decode_any: Final = msgspec.json.Decoder().decode
 
 
@@ -141,8 +145,10 @@ class Codec(Generic[E]):
         self._is_flat: dict[object, bool] = {cls: is_flat(cls) for cls in types.by_kind.values()}
         self._stream_ends: dict[str, bytes] = {}
         union = types.union
+        self._flat = frozenset(cls for cls, flat in self._is_flat.items() if flat)
         decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(union)
         self._decode_event = decoder.decode
+        self._decode_events = decoder.decode_lines
         # The union is known at run time only, so the decoders' type is told, not inferred.
         recorded: Any = Recorded
         lean: Any = _LeanRecorded
@@ -192,6 +198,10 @@ class Codec(Generic[E]):
         if key is not None or meta:
             end += encode_key_and_meta(key, meta)
         start = b'{"ts":"' + now + b'","type":'
+        if len(events) >= _TOGETHER_MIN:
+            encoded = self._encode_together(events, start, end, keyed=key is not None)
+            if encoded is not None:
+                return encoded
         bodies: list[bytes] = []
         contents: list[tuple[bytes, bytes]] | None = None if key is None else []
         size = 0
@@ -229,6 +239,31 @@ class Codec(Generic[E]):
             reason = f"an append takes {APPEND_BYTES_MAX} bytes, not {size}; split it"
             raise EventRefusedError(reason)
         return bodies, contents or _NO_CONTENTS, size
+
+    def _encode_together(
+        self, events: Sequence[E | HistoryEvent[E]], start: bytes, end: bytes, *, keyed: bool
+    ) -> tuple[list[bytes], Sequence[tuple[bytes, bytes]], int] | None:
+        """Encode flat events with a few calls for all of them: half of what it takes one by one.
+
+        Returns:
+            As `encode`; None if one is to be refused, or not flat: looking at each finds it.
+        """
+        if not self._flat.issuperset(map(type, events)):
+            return None
+        try:
+            lines = _encode_lines(events)
+            if self._decode_events(lines) != list(events) or not PLAIN_TYPES.issuperset(
+                map(type, chain.from_iterable(map(astuple, events)))
+            ):
+                return None
+        except Exception:  # noqa: BLE001 - the same is raised for the one event that did it
+            return None
+        payloads = lines[:-1].split(b"\n")
+        bodies = [start + payload + end for payload in payloads]
+        size = sum(map(len, bodies))
+        if max(map(len, bodies)) > self._body_bytes_max or size > APPEND_BYTES_MAX:
+            return None
+        return bodies, [(payload, b"") for payload in payloads] if keyed else _NO_CONTENTS, size
 
     def _encode_event(self, event: Event) -> bytes:
         flat = self._is_flat.get(type(event))

@@ -6,6 +6,7 @@ Through the engine's own calls, without an event loop: thousands of values take 
 from __future__ import annotations
 
 import enum
+import re
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -426,6 +427,68 @@ def test_any_timestamp_is_recorded_or_refused(timestamp: Any) -> None:
     if timestamp is not None:
         text = msgspec.json.decode(bodies[0] + b"}")["ts"]
         assert datetime.fromisoformat(text) == timestamp
+
+
+def _nested_in(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "doubtful",
+    [
+        es.LoopStarted(prompt="y\n"),
+        es.LoopStarted(prompt="\ud800"),
+        es.LoopStarted(prompt=Text("y")),
+        es.LoopStarted(prompt=Flavour.SWEET),
+        es.LoopStarted(prompt=cast("Any", None)),
+        es.IterationStarted(iteration=2**32),
+        es.IterationStarted(iteration=Level.LOW),
+        es.IterationStarted(iteration=cast("Any", 1.0)),
+        es.IterationCompleted(iteration=1, success=cast("Any", 1)),
+        Told(anything=_nested_in(3)),
+        Told(anything=_nested_in(70)),
+        es.HistoryEvent(es.LoopStarted(prompt="y"), data=[1]),
+        es.HistoryEvent(es.LoopStarted(prompt=Flavour.SWEET)),
+        "no event",
+    ],
+)
+@pytest.mark.parametrize("key", [None, "key"])
+def test_an_event_among_many_is_encoded_as_alone(doubtful: Any, key: str | None) -> None:
+    """The same bytes, or refused by its number with the same reason."""
+    codec = Codec(
+        es.EventTypes[es.Event](Told, es.LoopStarted, es.IterationStarted, es.IterationCompleted)
+    )
+
+    def encode(events: list[Any]) -> tuple[list[bytes], list[tuple[bytes, bytes]], int]:
+        bodies, contents, size = codec.encode("otter", events, key=key, meta=None, now=_NOW)
+        return bodies, list(contents), size
+
+    plain = es.LoopStarted(prompt="x")
+    events = [*[plain] * 8, doubtful, plain]
+    try:
+        parts = [encode([event]) for event in events]
+    except es.EventRefusedError as error:
+        reason = re.escape(str(error).replace("event 1 of 1", "event 9 of 10"))
+        with pytest.raises(es.EventRefusedError, match=reason):
+            encode(events)
+    else:
+        bodies, contents, size = encode(events)
+        assert bodies == [body for part, _, _ in parts for body in part]
+        assert contents == [content for _, part, _ in parts for content in part]
+        assert size == sum(part for _, _, part in parts)
+
+
+def test_many_events_are_refused_for_the_size_of_one_and_of_all() -> None:
+    """The limits are the same for many."""
+    small, large = es.LoopStarted(prompt="x"), es.LoopStarted(prompt="x" * 2**20)
+    with pytest.raises(es.EventRefusedError, match=r"event 9 of 10: the line would have"):
+        _CODEC.encode("otter", [*[small] * 8, large, small], key=None, meta=None, now=_NOW)
+    heavy = es.LoopStarted(prompt="x" * (2**20 - 100))
+    with pytest.raises(es.EventRefusedError, match=r"an append takes 67108864 bytes, not"):
+        _CODEC.encode("otter", [heavy] * 65, key=None, meta=None, now=_NOW)
 
 
 @pytest.mark.parametrize(
