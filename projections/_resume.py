@@ -36,7 +36,7 @@ event, so no kind of event has to know of it, and files of ralph, which have non
 """
 
 _PUBLISHED_MAX: Final = 100  # the newest tell what was going on; the others are counted
-_HEAD_PAGES_MAX: Final = 8  # of a MiB each: how far from the beginning the prompt is looked for
+_HEAD_PAGES_MAX: Final = 32  # of 256 KiB each: how far from the beginning the prompt is looked for
 
 _KINDS: Final = frozenset(LOOP_EVENTS.by_kind.values()) - {EventPublished}
 

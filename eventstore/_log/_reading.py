@@ -16,7 +16,7 @@ from eventstore._codec import Codec, RecordedDecoder
 from eventstore._events import NO_COMMIT, E, Recorded
 from eventstore._foreign import ForeignLine
 from eventstore._log._block_start import foreign_start, seed_at_end, seed_in
-from eventstore._log._feed import CHUNK_BYTES, feed_file
+from eventstore._log._feed import CHUNK_BYTES, chunk_size, feed_file
 from eventstore._log._files import Files
 from eventstore._log._lines import (
     LF,
@@ -226,11 +226,11 @@ class ForwardCursor(Generic[E]):
         with self._log.opened(segment) as handle:
             size = min(self._chunk_bytes, segment.end - offset)
             data = self._log.files.pread(handle, size, offset)
-        self._chunk_bytes = min(4 * self._chunk_bytes, CHUNK_BYTES)
         if not data:  # the file is shorter than it was: the snapshot is no longer true
             self._let_go_of_tail()
             return None
         scanner.feed(data)
+        self._chunk_bytes = min(4 * self._chunk_bytes, chunk_size(scanner.rest_size, CHUNK_BYTES))
         if is_last and self._tail_record and offset + len(data) >= segment.end:
             scanner.finish_foreign_record()
         if scanner.damage_count > self._reported and self._looks_again(segment):
@@ -386,7 +386,7 @@ class BackwardCursor(Generic[E]):
     # --- with a first pass from the head ---
 
     def _pass_through(self) -> None:
-        """Note a place in each MiB of the log, up to what was already shown."""
+        """Note a place in each chunk of the log, up to what was already shown."""
         stops: list[_Stop] = []
         scanner = Scanner(decoder=header_decoder, foreign=_unread, place=START)
         end = 0

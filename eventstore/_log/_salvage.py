@@ -225,7 +225,7 @@ class _OldLog:
         self.durable_position = record.position if record is not None and is_of_this else 0
 
     def read(self, rescuer: Rescuer, *, progress: Progress | None) -> Iterator[None]:
-        """Give every line to the rescuer; yield after each MiB."""
+        """Give every line to the rescuer; yield after each chunk."""
         segments = self._snapshot.segments
         total, before = sum(segment.end for segment in segments), 0
         for segment in segments:

@@ -88,7 +88,7 @@ def verify_log(
     Args:
         path: the active `.jsonl` file.
         lock_timeout_seconds: how long to wait for a writer, where its word is needed.
-        progress: told after each MiB how many bytes were checked, and how many there are in all;
+        progress: told now and then how many bytes were checked, and how many there are in all;
             begins again at 0 if a writer recovered the log meanwhile. What it raises ends it.
 
     Returns:
