@@ -12,8 +12,9 @@ of the same file. It verifies nothing and numbers nothing.
 from __future__ import annotations
 
 import itertools
+import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ import projections as pj
 from benchmarks._environment import survey
 from benchmarks._measure import Case, Options, Run, compare, options, report, scratch
 from benchmarks._process import in_new_process
+from projections._projection import split_by
 
 EVENTS: Final = 1_000_000
 QUICK_EVENTS: Final = 50_000
@@ -39,6 +41,7 @@ BUILT_IN: Final[tuple[pj.Projection[Any, es.Event], ...]] = (
     pj.TIMELINE,
     pj.REGISTRY,
 )
+_BY_STREAM: Final[Callable[[es.Recorded[es.LoopEvent]], str]] = operator.attrgetter("stream")
 _APPEND_EVENTS: Final = 100
 _CHUNK_BYTES: Final = 2**20
 
@@ -122,9 +125,7 @@ def fold_pages(
     count = 0
     for page in pages:
         count += len(page)
-        parts: dict[str, list[es.Recorded[es.LoopEvent]]] = {}
-        for recorded in page:
-            parts.setdefault(recorded.stream, []).append(recorded)
+        parts = split_by(_BY_STREAM, page)
         for (stream, part), projection in itertools.product(parts.items(), projections):
             place = projection.name, stream
             states[place] = projection.fold(states.get(place, projection.initial), part)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from eventstore import Event, EventReader, IterationCompleted, Recorded
 from projections._errors import IterationNotFoundError
-from projections._projection import Loaded, Projection, S
+from projections._projection import Loaded, Projection, S, split_by
 
 __all__ = ["load", "load_all"]
 
@@ -179,15 +179,9 @@ def _until(
 def _fold_by_key(
     projection: Projection[S, E], pages: Iterator[Sequence[Recorded[E]]]
 ) -> dict[str, Loaded[S]]:
-    key_of = projection.key
     loaded: dict[str, Loaded[S]] = {}
     for page in pages:
-        parts: dict[str, list[Recorded[E]]] = {}
-        for recorded in page:
-            key = key_of(recorded)
-            if key is not None:
-                parts.setdefault(key, []).append(recorded)
-        for key, part in parts.items():
+        for key, part in split_by(projection.key, page).items():
             before = loaded.get(key)
             state = projection.fold(projection.initial if before is None else before.state, part)
             loaded[key] = Loaded(state, part[-1].version, part[-1].position)

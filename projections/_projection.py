@@ -19,10 +19,11 @@ import msgspec
 
 from eventstore import Event, Recorded
 
-__all__ = ["Loaded", "Projection", "first", "latest"]
+__all__ = ["Loaded", "Projection", "first", "latest", "split_by"]
 
 S = TypeVar("S")
 T = TypeVar("T")
+E = TypeVar("E", bound=Event)
 E_contra = TypeVar("E_contra", bound=Event, contravariant=True)
 
 _BY_STREAM: Final[Callable[[Recorded[Event]], str | None]] = operator.attrgetter("stream")
@@ -129,6 +130,23 @@ class Projection(Generic[S, E_contra]):
         if self.newest_first is not None:
             return self.newest_first(state, reversed(events))
         return functools.reduce(self.evolve, events, state)
+
+
+def split_by(
+    key_of: Callable[[Recorded[E]], str | None], events: Iterable[Recorded[E]]
+) -> dict[str, list[Recorded[E]]]:
+    """Which events belong to which key, in their order; without those that belong to none.
+
+    Neighbours are taken together: a page mostly holds many events of a stream side by side.
+    """
+    parts: dict[str, list[Recorded[E]]] = {}
+    for key, part in itertools.groupby(events, key_of):
+        known = None if key is None else parts.get(key)
+        if known is not None:
+            known += part
+        elif key is not None:
+            parts[key] = list(part)
+    return parts
 
 
 def latest(

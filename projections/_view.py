@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from eventstore import Bookmark, Event, Recorded
-from projections._projection import Loaded, Projection, S
+from projections._projection import Loaded, Projection, S, split_by
 from projections._projector_errors import ProjectionFailedError
 
 __all__ = ["Changes", "Table", "View", "fold_page"]
@@ -140,11 +140,11 @@ def fold_page(tables: Sequence[Table[Any, E]], events: Sequence[Recorded[E]]) ->
         key_of = table.projection.key
         try:
             if len(news) < len(events):
-                parts = _split(news, key_of)
+                parts = split_by(key_of, news)
             elif key_of in split:
                 parts = split[key_of]
             else:
-                parts = split[key_of] = _split(news, key_of)
+                parts = split[key_of] = split_by(key_of, news)
             found.append(Changes(_folded(table, parts)))
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises stops it alone
             found.append(Changes({}, _failure(table, news, error)))
@@ -155,15 +155,6 @@ def _behind(events: Sequence[Recorded[E]], position: int) -> Sequence[Recorded[E
     if not events or events[0].position > position:
         return events
     return [recorded for recorded in events if recorded.position > position]
-
-
-def _split(events: Sequence[Recorded[E]], key_of: Any) -> dict[str, list[Recorded[E]]]:
-    parts: dict[str, list[Recorded[E]]] = {}
-    for recorded in events:
-        key = key_of(recorded)
-        if key is not None:
-            parts.setdefault(key, []).append(recorded)
-    return parts
 
 
 def _folded(table: Table[S, E], parts: Mapping[str, Sequence[Recorded[E]]]) -> dict[str, Loaded[S]]:
