@@ -25,7 +25,7 @@ from eventstore._log._snapshot import Snapshot
 __all__ = ["StreamCursor", "UntrueIndexError", "find_stream"]
 
 _PAGE_EVENTS: Final = 512
-_LINE_BYTES: Final = 4_096  # what is read of a line at first; most are shorter
+_LINE_BYTES: Final = 1_024  # what is read of a line at first, more behind a longer one
 _NEAR_BYTES: Final = 16_384  # lines this near are read by one call
 _TOGETHER_BYTES_MAX: Final = 2**20
 _DENSE: Final = 8  # a stream with more than every eighth event is read faster with all the others
@@ -113,6 +113,7 @@ class StreamCursor(Generic[E]):
         self._stream = stream
         self._found = found
         self._data = data
+        self._line_bytes = _LINE_BYTES
         ends = accumulate((segment.end for segment in snapshot.segments), initial=0)
         self._bases = list(ends)[:-1]
 
@@ -191,19 +192,21 @@ class StreamCursor(Generic[E]):
             with self._log.opened(segment) as handle:
                 while at < len(places) and places[at] < base + segment.end:
                     first, last = places[at], _last_near(places, at)
-                    size = places[last] - first + _LINE_BYTES
+                    size = places[last] - first + self._line_bytes
                     data = self._log.files.pread(handle, size, first - base)
                     for place in places[at : last + 1]:
                         yield self._line(handle, data[place - first :], place - base)
                     at = last + 1
 
     def _line(self, handle: int, data: bytes, offset: int) -> bytes:
-        lf = data.find(LF)
-        if lf < 0:
-            data = self._log.files.pread(handle, LINE_BYTES_READ_MAX + 1, offset)
-            lf = data.find(LF)
-        if lf < 0:
-            raise UntrueIndexError
+        while (lf := data.find(LF)) < 0:
+            size = 4 * max(len(data), _LINE_BYTES)
+            if size > 4 * LINE_BYTES_READ_MAX:
+                raise UntrueIndexError
+            before, data = len(data), self._log.files.pread(handle, size, offset)
+            if len(data) <= before:  # there is no more, and no LF
+                raise UntrueIndexError
+        self._line_bytes = max(_LINE_BYTES, lf + lf // 2)
         return data[:lf]
 
 

@@ -107,7 +107,7 @@ def test_only_lines_of_the_stream_are_read() -> None:
     files = sparse_log(data="x" * 20_000)
     counted = Counted(files)
     assert len(read_stream(counted, "loop-3", after=25)) == 11
-    assert counted.reads < 20  # of 29 MB
+    assert counted.reads < 40  # of more than 100 chunks
 
 
 def test_a_stream_with_most_of_the_events_is_read_with_all_others() -> None:
