@@ -6,7 +6,8 @@ with every visible line, and gives up what it keeps as one more run from time to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from eventstore._events import MAIN_STREAM, Appended
@@ -30,6 +31,16 @@ class IndexDamagedError(Exception):
     """A run on the disk cannot be read: only the log itself tells."""
 
 
+class _Stream:
+    """What is known of one stream: its last version, and the log offsets of its events."""
+
+    __slots__ = ("places", "version")
+
+    def __init__(self, version: int, places: Iterable[int] = ()) -> None:
+        self.version = version
+        self.places = array("Q", places)  # a list would take five times the memory
+
+
 class RecentIndex:
     """What a part of the log holds, in memory.
 
@@ -37,14 +48,18 @@ class RecentIndex:
         position: of the last line before that part.
     """
 
-    __slots__ = ("keys", "main_is_ours", "places", "position", "versions")
+    __slots__ = ("keys", "main_is_ours", "position", "streams")
 
     def __init__(self, position: int) -> None:
-        self.versions: dict[str, int] = {}
-        self.places: dict[str, list[int]] = {}
+        self.streams: dict[str, _Stream] = {}
         self.keys: dict[tuple[str, str], int] = {}
         self.main_is_ours = True
         self.position = position
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The last version of each stream."""
+        return {stream: known.version for stream, known in self.streams.items()}
 
     def add_lines(self, headers: Sequence[Header], offsets: Sequence[int], base: int) -> None:
         """Note visible lines. Those that are known already change nothing.
@@ -54,22 +69,22 @@ class RecentIndex:
             offsets: where each begins in its segment.
             base: bytes of the log before that segment.
         """
-        versions, places, keys = self.versions, self.places, self.keys
-        known = self.position
+        get, streams = self.streams.get, self.streams
+        position = self.position
         for header, offset in zip(headers, offsets, strict=True):
-            if header.position <= known:
+            if header.position <= position:
                 continue
             stream = header.stream
-            versions[stream] = header.version
-            found = places.get(stream)
-            if found is None:
-                places[stream] = [base + offset]
+            known = get(stream)
+            if known is None:
+                known = streams[stream] = _Stream(header.version)
             else:
-                found.append(base + offset)
+                known.version = header.version
+            known.places.append(base + offset)
             if header.key is not None:
-                keys.setdefault((stream, header.key), base + offset)
+                self.keys.setdefault((stream, header.key), base + offset)
         if headers:
-            self.position = max(known, headers[-1].position)
+            self.position = max(position, headers[-1].position)
 
     def add_append(
         self, stream: str, key: str | None, offsets: Sequence[int], appended: Appended | None
@@ -83,21 +98,33 @@ class RecentIndex:
             appended: its result.
         """
         assert appended is not None
-        self.versions[stream] = appended.version
-        found = self.places.get(stream)
-        if found is None:
-            self.places[stream] = list(offsets)
+        known = self.streams.get(stream)
+        if known is None:
+            self.streams[stream] = _Stream(appended.version, offsets)
         else:
-            found += offsets
+            known.version = appended.version
+            known.places.extend(offsets)
         if key is not None:
             self.keys[stream, key] = offsets[0]
         self.position = appended.position
 
+    def set_version(self, stream: str, version: int) -> None:
+        """Note how far a stream has come, whatever made it so."""
+        known = self.streams.get(stream)
+        if known is None:
+            self.streams[stream] = _Stream(version)
+        else:
+            known.version = version
+
     def absorb(self, later: RecentIndex) -> None:
         """Take over what the next part of the log holds."""
-        self.versions.update(later.versions)
-        for stream, places in later.places.items():
-            self.places.setdefault(stream, []).extend(places)
+        for stream, more in later.streams.items():
+            known = self.streams.get(stream)
+            if known is None:
+                self.streams[stream] = more
+            else:
+                known.version = more.version
+                known.places.extend(more.places)
         for names, offset in later.keys.items():
             self.keys.setdefault(names, offset)
         self.main_is_ours &= later.main_is_ours
@@ -132,9 +159,10 @@ class Index:
         Raises:
             IndexDamagedError: nobody knows.
         """
-        version = self.recent.versions.get(stream)
-        if version is None:
-            version = self._looked_up.get(stream)
+        known = self.recent.streams.get(stream)
+        if known is not None:
+            return known.version
+        version = self._looked_up.get(stream)
         if version is None:
             version = self._look_up(stream)
             if len(self._looked_up) >= _STREAMS_KEPT:
@@ -162,7 +190,7 @@ class Index:
     def set_main_version(self, version: int) -> None:
         """Note how many events and noise lines `main` holds."""
         if version > self.version(MAIN_STREAM):
-            self.recent.versions[MAIN_STREAM] = version
+            self.recent.set_version(MAIN_STREAM, version)
 
     # --- from memory to the disk ---
 
@@ -170,8 +198,7 @@ class Index:
         """What came since the last run, as the bytes of a run that ends here."""
         recent = self.recent
         streams = {
-            stream: (version, recent.places.get(stream, ()))
-            for stream, version in recent.versions.items()
+            stream: (known.version, known.places) for stream, known in recent.streams.items()
         }
         keys = [(hash_key(*names), offset) for names, offset in recent.keys.items()]
         start = self.mark.identity

@@ -19,7 +19,6 @@ The rules, in the order they bite (FORMAT.md has them numbered):
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from zlib import crc32
 
@@ -305,8 +304,13 @@ class Scanner(Generic[L]):
         """Where lines begin, or nothing if nobody asks."""
         if not self._with_offsets:
             return []
-        sizes = [len(line) + 1 for line in data.split(LF)[:-1]]
-        return list(accumulate(sizes, initial=self._offset))[:-1]
+        start, size, find = self._offset, len(data), data.find
+        offsets: list[int] = []
+        at = 0
+        while at < size:
+            offsets.append(start + at)
+            at = find(LF, at) + 1
+        return offsets
 
     def _show_whole(self, lines: list[L], offsets: list[int]) -> None:
         """Show lines that end a commit; those before them that wait for it too."""
