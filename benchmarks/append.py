@@ -1,12 +1,12 @@
 """How many durable appends per second, and how long is one awaited?
 
 Each of 1, 64, 256 or 1024 tasks appends one event at a time to a stream of its own, at the version
-it knows, and awaits it. `written` waits for no sync. `bulk` is one task that appends 10,000 events
-at a time; its rate counts events, its latency is that of the append.
+it knows, and awaits it. `written` waits for no sync. `bulk` is 1 or 4 tasks that append 10,000
+events at a time; its rate counts events, its latency is that of the append.
 
 Floors: a bare `os.write` and `os.fdatasync` of one 200-byte line after the other; for `bulk`, the
-bytes of the log itself, made beforehand and joined, written and synced 10,000 lines at a time; for
-`bulk, encoding` the same, but each line is encoded from ready values within the time.
+bytes of the log itself, each line encoded from ready values and 10,000 of them joined, written and
+synced at a time.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from benchmarks._measure import Case, Options, Run, compare, options, report, sc
 
 TASKS: Final = (1, 64, 256, 1024)
 BULK_EVENTS: Final = 10_000
+BULK_TASKS: Final = (1, 4)
 SECONDS: Final = 0.5  # of one timed run
 QUICK_SECONDS: Final = 0.03
 _BULK_APPENDS: Final = 4  # the bulk floor writes the bytes of so many, over and over
@@ -72,12 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _cases(directory: Path, *, seconds: float, with_trio: bool) -> list[Case]:
     appends = _bulk_lines(directory / "history.jsonl")
-    joined = [b"".join(lines) for lines in appends]
     values = [[msgspec.json.decode(line, type=_Line) for line in lines] for lines in appends]
-    assert [_encode_lines(append) for append in values] == joined, "the floor writes other bytes"
-    one_line = partial(_write_and_sync, [bytes(SYNCED_BYTES)], seconds=seconds)
-    bulk = partial(_write_and_sync, joined, seconds=seconds, events=BULK_EVENTS)
-    bulk_encoding = partial(_encode_and_sync, values, seconds=seconds)
+    for lines, ready in zip(appends, values, strict=True):
+        assert _encode_lines(ready) == b"".join(lines), "the floor writes other bytes"
+    one_line = partial(_write_and_sync, bytes(SYNCED_BYTES), seconds=seconds)
+    bulk = partial(_encode_and_sync, values, seconds=seconds)
     cases: list[Case] = []
     for loop, backend in _loops(with_trio=with_trio).items():
         single: list[tuple[str, int, es.Durability]] = [
@@ -96,9 +96,10 @@ def _cases(directory: Path, *, seconds: float, with_trio: bool) -> list[Case]:
                     tasks=tasks,
                 )
             )
-        for name, floor in (("bulk", bulk), ("bulk, encoding", bulk_encoding)):
-            work = partial(_append_bulk, seconds=seconds)
-            cases.append(_case(name, loop, directory, partial(anyio.run, work, **backend), floor))
+        for tasks in BULK_TASKS:
+            name = f"bulk, {tasks} task{'s' * (tasks > 1)}"
+            work = partial(_append_bulk, tasks=tasks, seconds=seconds)
+            cases.append(_case(name, loop, directory, partial(anyio.run, work, **backend), bulk))
     return cases
 
 
@@ -174,18 +175,31 @@ async def _append(path: Path, *, tasks: int, durability: es.Durability, seconds:
     return Run(len(latencies), taken, latencies)
 
 
-async def _append_bulk(path: Path, *, seconds: float, appends_max: int | None = None) -> Run:
+async def _append_bulk(
+    path: Path, *, tasks: int, seconds: float, appends_max: int | None = None
+) -> Run:
     events = [_EVENT] * BULK_EVENTS
     latencies: list[float] = []
     async with es.open_store(path) as store:
-        version = es.NO_STREAM
-        begin = before = time.perf_counter()
-        while len(latencies) != appends_max and (not latencies or before < begin + seconds):
-            version = (await store.append("bulk", events, expected_version=version)).version
-            after = time.perf_counter()
-            latencies.append(after - before)
-            before = after
-    return Run(version, before - begin, latencies)
+        begin = time.perf_counter()
+        deadline = begin + seconds
+
+        async def work(stream: str) -> None:
+            version = es.NO_STREAM
+            before = time.perf_counter()
+            while version == es.NO_STREAM or before < deadline:
+                version = (await store.append(stream, events, expected_version=version)).version
+                after = time.perf_counter()
+                latencies.append(after - before)
+                before = after
+                if len(latencies) == appends_max:
+                    return
+
+        async with anyio.create_task_group() as group:
+            for number in range(tasks):
+                group.start_soon(work, f"bulk-{number}")
+        taken = time.perf_counter() - begin
+    return Run(BULK_EVENTS * len(latencies), taken, latencies)
 
 
 # --- the floors ---
@@ -193,30 +207,28 @@ async def _append_bulk(path: Path, *, seconds: float, appends_max: int | None = 
 
 def _bulk_lines(path: Path) -> list[list[bytes]]:
     """The lines of a few bulk appends, as our own code writes them."""
-    work = partial(_append_bulk, path, seconds=60, appends_max=_BULK_APPENDS)
+    work = partial(_append_bulk, path, tasks=1, seconds=60, appends_max=_BULK_APPENDS)
     count = anyio.run(work).count
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == count, f"{count} events in {len(lines)} lines"
     return [lines[first : first + BULK_EVENTS] for first in range(0, count, BULK_EVENTS)]
 
 
-def _write_and_sync(pieces: Sequence[bytes], path: Path, *, seconds: float, events: int = 1) -> Run:
+def _write_and_sync(line: bytes, path: Path, *, seconds: float) -> Run:
     handle = _create(path)
     writes = 0
     try:
         begin = now = time.perf_counter()
         deadline = begin + seconds
-        for piece in itertools.cycle(pieces):
-            written = os.write(handle, piece)
+        while now < deadline or not writes:
+            written = os.write(handle, line)
             os.fdatasync(handle)
-            assert written == len(piece), "a short write"
+            assert written == len(line), "a short write"
             writes += 1
             now = time.perf_counter()
-            if now >= deadline:
-                break
     finally:
         os.close(handle)
-    return Run(writes * events, now - begin)
+    return Run(writes, now - begin)
 
 
 def _encode_and_sync(appends: Sequence[Sequence[_Line]], path: Path, *, seconds: float) -> Run:

@@ -4,8 +4,8 @@
   subscriber, one append at a time. Floor: the same append until it returns, while nobody
   subscribes.
 * `4 processes`: each with 1, 64 or 256 tasks that append to one log, each to a stream of its own.
-  Floor: one process with as many tasks in all. Below the table: the slowest process's share,
-  where 1 is as many appends as the mean.
+  Floor: one process with as many tasks as each of the four. Below the table: the slowest process's
+  share, where 1 is as many appends as the mean.
 * Below the table too: how much of a core an idle subscriber takes, beside an idle event loop.
 """
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setting = f"{tasks} task{'s' * (tasks > 1)} each"
             kept = shares.setdefault(setting, [])
             several = partial(_share, logs, PROCESSES, tasks, seconds, kept)
-            one = partial(_share, logs, 1, PROCESSES * tasks, seconds, [])
+            one = partial(_share, logs, 1, tasks, seconds, [])
             cases.append(Case(f"{PROCESSES} processes", setting, several, one, size=tasks))
         results = compare(cases, chosen, warm_up=False)
         notes = [

@@ -62,8 +62,8 @@ def test_append_measures_every_case_beside_its_floor(tmp_path: Path) -> None:
             "256 tasks",
             "1024 tasks",
             "1 task, written",
-            "bulk",
-            "bulk, encoding",
+            "bulk, 1 task",
+            "bulk, 4 tasks",
         ]
     assert all(0 < result["latency_p50_ms"] <= result["latency_p99_ms"] for result in results)
     assert "floor/s" in printed
