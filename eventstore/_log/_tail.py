@@ -35,6 +35,7 @@ __all__ = ["Tail"]
 
 _TAIL_BYTES: Final = 64  # read back before each commit; holds the last line's two checksums
 _OTHERS_MAY_WRITE: Final = 0o022
+_NO_COUNTS: Final = Counts()
 
 _logger: Final = logging.getLogger("eventstore")
 
@@ -397,7 +398,7 @@ class Tail:
             files.close(handle)
         if scanner.damages:
             raise self._corrupt(scanner.damages[0], name)
-        if scanner.rest_size or scanner.settled != scanner.place or scanner.counts != Counts():
+        if scanner.rest_size or scanner.settled != scanner.place or scanner.counts != _NO_COUNTS:
             damage = Damage(
                 offset=scanner.sound[0],
                 position=scanner.sound[1] + 1,
@@ -448,7 +449,9 @@ class Tail:
             trusted = False
             self._distrust_cache()
             scanner, recent, before = self._scan_active(start, record, size)
-        record, contradicted = weigh_record(files, handle, record, scanner, start)
+        contradicted = False
+        if not trusted:  # one that is trusted ends where the verified bytes do
+            record, contradicted = weigh_record(files, handle, record, scanner, start)
         plan = plan_recovery(
             settled=scanner.settled,
             sound=scanner.sound,
@@ -517,6 +520,9 @@ class Tail:
 
     def _note(self, plan: Plan, end: Place, quarantined: str | None, *, renewed: bool) -> None:
         done = self.recovery
+        if not (plan.cut or plan.terminate or quarantined or renewed):
+            self.recovery = msgspec.structs.replace(done, position=end.position)
+            return
         path = self._files.path
         kept = done.quarantine
         if quarantined is not None:
@@ -539,6 +545,8 @@ class Tail:
 
     def _count(self, counts: Counts, *, anew: bool) -> None:
         """Add up lines that are no events of ours; sealed segments hold none."""
+        if counts == _NO_COUNTS and not anew:
+            return
         done = Recovery() if anew else self.recovery
         self.recovery = msgspec.structs.replace(
             self.recovery,
