@@ -87,7 +87,7 @@ class RecentIndex:
             self.position = max(position, headers[-1].position)
 
     def add_append(
-        self, stream: str, key: str | None, offsets: Sequence[int], appended: Appended | None
+        self, stream: str, key: str | None, offsets: list[int], appended: Appended | None
     ) -> None:
         """Note an append of this store.
 
@@ -103,7 +103,7 @@ class RecentIndex:
             self.streams[stream] = _Stream(appended.version, offsets)
         else:
             known.version = appended.version
-            known.places.extend(offsets)
+            known.places.fromlist(offsets)
         if key is not None:
             self.keys[stream, key] = offsets[0]
         self.position = appended.position
