@@ -40,7 +40,7 @@ LONG_EVENTS: Final = 1_000
 _LONG: Final = "long"
 _TASKS: Final = 256
 _UNINDEXED_EVENTS_MAX: Final = 25_000  # about 7 MB; the index is written every 8 MiB
-_CHUNK_BYTES: Final = 2**20
+_CHUNK_BYTES: Final = 2**18  # as the engine reads
 _EVENT: Final = es.EventPublished(topic="build.done", payload="x" * 95)
 
 

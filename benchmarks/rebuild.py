@@ -43,7 +43,7 @@ BUILT_IN: Final[tuple[pj.Projection[Any, es.Event], ...]] = (
 )
 _BY_STREAM: Final[Callable[[es.Recorded[es.LoopEvent]], str]] = operator.attrgetter("stream")
 _APPEND_EVENTS: Final = 100
-_CHUNK_BYTES: Final = 2**20
+_CHUNK_BYTES: Final = 2**18  # as the engine reads
 
 
 class _RebuildOptions(Options):

@@ -20,7 +20,8 @@ The parts, and where to read on:
 * events and their places: `Event`, `HistoryEvent`, `Recorded`, `EventTypes`, the twelve kinds of a
   loop's history (`LOOP_EVENTS`), and with the three of tool calls (`AGENT_EVENTS`);
 * the log: `open_store`, `memory_store`; what every backend promises: `EventStore`, `EventReader`;
-* a log after an accident: `verify_log` names what is wrong where, `salvage_log` copies what is not;
+* a log after an accident: `verify_log` (for changed bytes only: `verify_checksums`) names what is
+  wrong where, `salvage_log` copies what is not;
 * the bytes on disk: FORMAT.md beside this file;
 * one driver per stream: `store.claim`, `Claimable`, `Owner`;
 * run contexts, the per-run log directories: `RunContext`, `list_runs`, `prune_runs`, ...;
@@ -65,7 +66,12 @@ from eventstore._log._log_store import LogStore, memory_store, open_store
 from eventstore._log._memory_files import MemoryFiles
 from eventstore._log._recovery import Recovery
 from eventstore._log._salvage import PositionRange, Salvage, salvage_log
-from eventstore._log._verify import Verification, verify_log
+from eventstore._log._verify import (
+    ChecksumVerification,
+    Verification,
+    verify_checksums,
+    verify_log,
+)
 from eventstore._loop import (
     LOOP_EVENTS,
     EventPublished,
@@ -133,6 +139,7 @@ __all__ = [
     "Appended",
     "Bookmark",
     "BookmarkLostError",
+    "ChecksumVerification",
     "Claimable",
     "Clock",
     "Commit",
@@ -210,5 +217,6 @@ __all__ = [
     "open_store",
     "prune_runs",
     "salvage_log",
+    "verify_checksums",
     "verify_log",
 ]

@@ -80,16 +80,16 @@ def test_rebuild_measures_every_fold_beside_a_bare_decode(tmp_path: Path) -> Non
 
 
 def test_verify_measures_every_shape_of_log_beside_a_bare_checksum(tmp_path: Path) -> None:
-    """Two lengths of line, three sizes of commit; each log was verified whole."""
+    """Two lengths of line, three sizes of commit, with and without numbers; all of each log."""
     printed, written = run(tmp_path, "benchmarks.verify")
     check_results(written)
     assert [result["case"] for result in written["results"]] == 2 * [
-        "1 event a commit",
-        "64 tasks a commit",
-        "1,000 events a commit",
+        f"{what}, {shape} a commit"
+        for shape in ("1 event", "64 tasks", "1,000 events")
+        for what in ("verify", "checksums")
     ]
     lengths = [int(result["setting"].split()[0]) for result in written["results"]]
-    assert lengths == pytest.approx(3 * [200] + 3 * [300], abs=15)
+    assert lengths == pytest.approx(6 * [200] + 6 * [300], abs=15)
     assert "bytes/s" in printed
     assert not (tmp_path / "new").exists()
 

@@ -239,6 +239,28 @@ def test_verify_json_is_one_object(tmp_path: Path) -> None:
     ]
 
 
+def test_verify_can_look_at_checksums_only(tmp_path: Path) -> None:
+    """It says so, counts no events, and finds a changed byte all the same."""
+    path = _three_loops(tmp_path / "history.jsonl")
+    done = _run("verify", "--checksums", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{path}: sound\n  18 lines in 1 segment, ")
+    assert done.stdout.endswith(
+        "\n  checksums only: events, streams and lines that are no records were not counted\n"
+    )
+    found = json.loads(_run("verify", "--checksums", "--json", path).stdout)
+    assert (found["schema"], found["is_sound"], found["lines"]) == (
+        "loopledger.checksums/1",
+        True,
+        18,
+    )
+    assert "events" not in found
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert _run("verify", "--checksums", path).returncode == 4
+
+
 def test_progress_is_shown_on_a_terminal_and_only_if_it_takes_long(tmp_path: Path) -> None:
     """The bar stands on stderr and is taken away; a short run, or a pipe, sees none of it."""
     path = _three_loops(tmp_path / "history.jsonl")

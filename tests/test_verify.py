@@ -308,6 +308,47 @@ def test_what_is_found_does_not_depend_on_where_chunks_end(
             assert es.verify_log(log) == whole
 
 
+@pytest.mark.parametrize("chunk_bytes", [64, 701, 4_096, 2**18])
+def test_checksums_alone_find_the_same_changed_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int
+) -> None:
+    """Damage and torn ends are the same wherever chunks end; only gaps in numbers are not seen."""
+    path = tmp_path / "history.jsonl"
+    sizes = (1, 1, 3, 12, 1, 40, 1, 1, 2)
+    _write(path, *([_event("x" * number)] * number for number in sizes))
+    foreign = _foreign_lines()[0]
+    log = _without_lock_record(tmp_path / "copy", path.read_bytes() + foreign + b"no record\n")
+    _write(log, *([_event("y" * number)] * number for number in sizes), stream="main")
+    content = log.read_bytes()
+    monkeypatch.setattr(_verify, "CHUNK_BYTES", chunk_bytes)
+    dice = random.Random(chunk_bytes)
+    for broken in [content, *(_broken(content, dice) for _ in range(150))]:
+        log.write_bytes(broken)
+        whole, checksums = es.verify_log(log), es.verify_checksums(log)
+        assert _serious(checksums) == _serious(whole)
+        assert (checksums.lines, checksums.bytes) == (whole.lines, whole.bytes)
+        assert (checksums.cut_bytes, checksums.lacks_lf) == (whole.cut_bytes, whole.lacks_lf)
+
+
+def _serious(found: es.ChecksumVerification) -> list[es.Finding]:
+    return [
+        finding
+        for finding in found.findings
+        if finding.severity in ("damage", "torn") and not finding.reason.startswith("version ")
+    ]
+
+
+def test_checksums_alone_decode_the_last_line_of_a_chunk_only(tmp_path: Path) -> None:
+    """What stood there when a later line was written is as it was: no record of anybody."""
+    path = tmp_path / "history.jsonl"
+    _write(path, [_event()])
+    path.write_bytes(path.read_bytes() + b"no record\n")
+    _write(path, [_event()])
+    assert [finding.severity for finding in es.verify_log(path).findings] == ["malformed"]
+    found = es.verify_checksums(path)
+    assert (found.is_sound, found.findings, found.lines) == (True, (), 3)
+
+
 def _broken(content: bytes, dice: random.Random) -> bytes:
     """Change, lose or double a few bytes somewhere, or cut the end off."""
     at = dice.randrange(len(content))

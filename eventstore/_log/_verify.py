@@ -14,6 +14,7 @@ import msgspec
 
 from eventstore._errors import StoreUnavailableError
 from eventstore._events import MAIN_STREAM
+from eventstore._log._chain_run import ChainRun
 from eventstore._log._clean_run import CleanRun
 from eventstore._log._evidence import weigh_record
 from eventstore._log._feed import CHUNK_BYTES
@@ -27,7 +28,15 @@ from eventstore._log._recovery import plan_recovery
 from eventstore._log._scan import START, Place
 from eventstore._log._snapshot import Segment, Snapshot, SnapshotTaker
 
-__all__ = ["Progress", "Verification", "names_of", "verify_files", "verify_log"]
+__all__ = [
+    "ChecksumVerification",
+    "Progress",
+    "Verification",
+    "names_of",
+    "verify_checksums",
+    "verify_files",
+    "verify_log",
+]
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told now and then how many bytes were done, and how many there are. May begin again."""
@@ -38,19 +47,13 @@ _LESSER: Final = ("malformed", "notice")
 _LOOKS_MAX: Final = 3  # a writer may recover the file while it is read; then look again
 
 
-class Verification(msgspec.Struct, frozen=True):
-    """What a log holds, and everything that is wrong with it.
+class ChecksumVerification(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the bytes of a log are those that were written, and where not.
 
     Attributes:
         segments: files of the log.
         bytes: in all segments.
         lines: how many there are; the log's position.
-        events: lines that are events: ours in whole commits, and foreign records.
-        streams: how many streams these events belong to.
-        foreign: records of a foreign writer.
-        noise: lines that are no record of anybody.
-        void: lines of commits that never became whole.
-        bad: lines that claim to be ours and are not.
         findings: the first 100, in the order of the log; damage and a torn end are always among
             them.
         finding_count: how many there were.
@@ -63,12 +66,6 @@ class Verification(msgspec.Struct, frozen=True):
     segments: int
     bytes: int
     lines: int
-    events: int
-    streams: int
-    foreign: int
-    noise: int
-    void: int
-    bad: int
     findings: tuple[Finding, ...]
     finding_count: int
     is_sound: bool
@@ -77,13 +74,33 @@ class Verification(msgspec.Struct, frozen=True):
     is_failed: bool = False
 
 
+class Verification(ChecksumVerification, frozen=True, kw_only=True):
+    """What a log holds, and everything that is wrong with it.
+
+    Attributes:
+        events: lines that are events: ours in whole commits, and foreign records.
+        streams: how many streams these events belong to.
+        foreign: records of a foreign writer.
+        noise: lines that are no record of anybody.
+        void: lines of commits that never became whole.
+        bad: lines that claim to be ours and are not.
+    """
+
+    events: int
+    streams: int
+    foreign: int
+    noise: int
+    void: int
+    bad: int
+
+
 def verify_log(
     path: str | os.PathLike[str],
     *,
     lock_timeout_seconds: float = _LOCK_TIMEOUT_SECONDS,
     progress: Progress | None = None,
 ) -> Verification:
-    """Read a whole log and check every byte of it, while others may write to it. Blocks.
+    """Read a whole log and check every byte and number of it, while others may write to it. Blocks.
 
     Args:
         path: the active `.jsonl` file.
@@ -102,6 +119,41 @@ def verify_log(
     return verify_files(
         DiskFiles(directory), names, lock_timeout_seconds=lock_timeout_seconds, progress=progress
     )
+
+
+def verify_checksums(
+    path: str | os.PathLike[str],
+    *,
+    lock_timeout_seconds: float = _LOCK_TIMEOUT_SECONDS,
+    progress: Progress | None = None,
+) -> ChecksumVerification:
+    """Find every byte of a log that is not as it was written, several times as fast. Blocks.
+
+    It asks nothing else: lines are not looked at one by one, so that events, streams and what no
+    record is are not counted, and no numbers compared. What was malformed already when a later line
+    was written is as it was, and not reported.
+
+    Args:
+        path: as `verify_log`.
+        lock_timeout_seconds: the same.
+        progress: the same.
+
+    Returns:
+        What is wrong, in the order of the log.
+
+    Raises:
+        StoreUnavailableError: as `verify_log`.
+        StoreBusyError: the same.
+    """
+    directory, names = names_of(path)
+    verifier, snapshot = _look(
+        DiskFiles(directory),
+        names,
+        checksums_only=True,
+        lock_timeout_seconds=lock_timeout_seconds,
+        progress=progress,
+    )
+    return verifier.checksum_verification(snapshot)
 
 
 def names_of(path: str | os.PathLike[str]) -> tuple[str, LogNames]:
@@ -126,6 +178,25 @@ def verify_files(
     progress: Progress | None = None,
 ) -> Verification:
     """Check a log behind the seam; as `verify_log`."""
+    verifier, snapshot = _look(
+        files,
+        names,
+        checksums_only=False,
+        lock_timeout_seconds=lock_timeout_seconds,
+        progress=progress,
+    )
+    return verifier.verification(snapshot)
+
+
+def _look(
+    files: Files,
+    names: LogNames,
+    *,
+    checksums_only: bool,
+    lock_timeout_seconds: float,
+    progress: Progress | None,
+) -> tuple[_Verifier, Snapshot]:
+    """Look at a log, again if a writer recovered it meanwhile."""
     taker = SnapshotTaker(files, names, lock_timeout_seconds=lock_timeout_seconds)
     lock = LogLock(files, names, create=False)
     try:
@@ -139,11 +210,11 @@ def verify_files(
                 raise StoreUnavailableError(
                     path=files.path(names.active), reason="there is no such file"
                 )
-            verifier = _Verifier(files, names, progress=progress)
+            verifier = _Verifier(files, names, checksums_only=checksums_only, progress=progress)
             verifier.verify(snapshot, record)
             looks += 1
             if verifier.is_sound or looks == _LOOKS_MAX or taker.take().end == snapshot.end:
-                return verifier.result(snapshot)
+                return verifier, snapshot
     except OSError as error:
         raise StoreUnavailableError(
             path=error.filename or files.path(names.active),
@@ -157,7 +228,9 @@ def verify_files(
 class _Verifier:
     """One look at a log, segment by segment."""
 
-    def __init__(self, files: Files, names: LogNames, *, progress: Progress | None) -> None:
+    def __init__(
+        self, files: Files, names: LogNames, *, checksums_only: bool, progress: Progress | None
+    ) -> None:
         self.findings: list[Finding] = []
         self.finding_count = 0
         self.is_sound = True
@@ -165,6 +238,7 @@ class _Verifier:
         self._lacks_lf = self._is_failed = False
         self._files = files
         self._names = names
+        self._checksums_only = checksums_only
         self._progress = progress
         self._bytes = 0  # in all segments
         self._bytes_before = 0  # in those before the current one
@@ -194,23 +268,32 @@ class _Verifier:
                 self._files.close(handle)
             self._bytes_before += segment.end
 
-    def result(self, snapshot: Snapshot) -> Verification:
-        """Everything that was found."""
+    def checksum_verification(self, snapshot: Snapshot) -> ChecksumVerification:
+        """What is wrong."""
         order = {self._files.path(s.name): number for number, s in enumerate(snapshot.segments)}
         self.findings.sort(key=lambda finding: (order[finding.file], finding.offset))
-        return Verification(
+        return ChecksumVerification(
             segments=len(snapshot.segments),
             bytes=self._bytes,
             lines=self._place.position,
-            events=self._events,
-            streams=len(self._versions),
             findings=tuple(self.findings),
             finding_count=self.finding_count,
             is_sound=self.is_sound,
             cut_bytes=self._cut_bytes,
             lacks_lf=self._lacks_lf,
             is_failed=self._is_failed,
-            **self._counts,
+        )
+
+    def verification(self, snapshot: Snapshot) -> Verification:
+        """What is wrong, and what is there."""
+        return Verification(
+            **msgspec.structs.asdict(self.checksum_verification(snapshot)),
+            events=self._events,
+            streams=len(self._versions),
+            foreign=self._counts["foreign"],
+            noise=self._counts["noise"],
+            void=self._counts["void"],
+            bad=self._counts["bad"],
         )
 
     def note(self, offset: int, position: int, reason: str, severity: Severity) -> None:
@@ -331,10 +414,11 @@ class _Verifier:
         return True
 
     def _pass_over(self, handle: int, place: Place, *, end: int) -> Place:
-        run = CleanRun(place, self._versions)
+        run = ChainRun(place) if self._checksums_only else CleanRun(place, self._versions)
         while run.offset < end and run.take(self._read(handle, run.offset, end=end)):
             self._tell(run.offset)
-        self._events += run.events
+        if isinstance(run, CleanRun):
+            self._events += run.events
         return run.place
 
     def _read(self, handle: int, offset: int, *, end: int) -> bytes:
@@ -346,6 +430,12 @@ class _Verifier:
 
     def _take_lines(self, scanner: NotingScanner) -> None:
         """Count events, and check that each stream's versions have no gap."""
+        if not self._checksums_only:
+            self._follow_versions(scanner)
+        scanner.lines.clear()
+        scanner.offsets.clear()
+
+    def _follow_versions(self, scanner: NotingScanner) -> None:
         versions = self._versions
         for header, offset in zip(scanner.lines, scanner.offsets, strict=True):
             before = versions.get(header.stream, 0)
@@ -353,8 +443,6 @@ class _Verifier:
             if header.version != before + 1:
                 self._note_gap(header, before, offset)
         self._events += len(scanner.lines)
-        scanner.lines.clear()
-        scanner.offsets.clear()
 
     def _note_gap(self, header: Header, before: int, offset: int) -> None:
         # Noise uses up versions of `main`, and damage, noted already, takes events away.
