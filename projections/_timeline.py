@@ -105,12 +105,15 @@ def _closed(
     before: IterationSpan | None, run: int, event: IterationCompleted, ended_at: datetime
 ) -> IterationSpan:
     """The attempt that this end belongs to; without a start if it is not the one before."""
-    span = IterationSpan(run, event.iteration, None, ended_at, event.success)
-    if before is None or before.ended_at is not None:
-        return span
-    if (before.run, before.iteration) != (run, event.iteration):
-        return span
-    return msgspec.structs.replace(span, started_at=before.started_at)
+    started_at = None
+    if (
+        before is not None
+        and before.ended_at is None
+        and before.iteration == event.iteration
+        and before.run == run
+    ):
+        started_at = before.started_at
+    return IterationSpan(run, event.iteration, started_at, ended_at, event.success)
 
 
 TIMELINE: Final = Projection[Timeline, Event](
