@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from itertools import chain
 from typing import Any, Final, Generic
 
@@ -134,6 +135,9 @@ class RecordedDecoder(Generic[E]):
 class Codec(Generic[E]):
     """Encodes and decodes the events of one store.
 
+    What it needs for that is made when it is first used: a reader that answers one question needs
+    one decoder, and looking at the fields of all classes takes longer than most answers.
+
     Args:
         types: the kinds the store knows.
         line_bytes_max: the bound of one line.
@@ -142,18 +146,30 @@ class Codec(Generic[E]):
     def __init__(self, types: EventTypes[E], *, line_bytes_max: int = LINE_BYTES_MAX) -> None:
         self.types = types
         self._body_bytes_max = line_bytes_max
-        self._is_flat: dict[object, bool] = {cls: is_flat(cls) for cls in types.by_kind.values()}
         self._stream_ends: dict[str, bytes] = {}
-        union = types.union
-        self._flat = frozenset(cls for cls, flat in self._is_flat.items() if flat)
-        decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(union)
+        decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(types.union)
         self._decode_event = decoder.decode
         self._decode_events = decoder.decode_lines
-        # The union is known at run time only, so the decoders' type is told, not inferred.
+
+    @cached_property
+    def _is_flat(self) -> dict[object, bool]:
+        """Of each registered class whether its events need less looking at."""
+        return {cls: is_flat(cls) for cls in self.types.by_kind.values()}
+
+    @cached_property
+    def _flat(self) -> frozenset[object]:
+        return frozenset(cls for cls, flat in self._is_flat.items() if flat)
+
+    @cached_property
+    def _full(self) -> RecordedDecoder[E]:
+        # The union is known at run time only, so the decoder's type is told, not inferred.
         recorded: Any = Recorded
+        return RecordedDecoder(self.types, recorded[self.types.union])
+
+    @cached_property
+    def _lean(self) -> RecordedDecoder[E]:
         lean: Any = _LeanRecorded
-        self._full = RecordedDecoder(types, recorded[union])
-        self._lean = RecordedDecoder(types, lean[union])
+        return RecordedDecoder(self.types, lean[self.types.union])
 
     def decoder(self, *, data: bool) -> RecordedDecoder[E]:
         """A decoder of verified lines of ours; with or without their `data`."""
