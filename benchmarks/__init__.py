@@ -5,6 +5,7 @@
     python -m benchmarks.verify      bytes of a log checked per second
     python -m benchmarks.projector   events taken in by live views, and what a restart costs them
     python -m benchmarks.growth      opening and reading a log that keeps growing; memory, index
+    python -m benchmarks.flat        whether an event costs as much in a long log as in a short one
     python -m benchmarks.follow      how soon a subscriber sees it; many processes on one log
     python -m benchmarks.ends        the answers of a new process after a crash
     python -m benchmarks.compare     the same work, by what people use today

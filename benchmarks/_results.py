@@ -29,6 +29,7 @@ BENCHMARKS: Final = (
     "projector",
     "verify",
     "growth",
+    "flat",
     "ends",
     "follow",
     "compare",
@@ -167,6 +168,11 @@ def _growth_each(results: Sequence[Result]) -> str:
     return lines("The same, for each event of the log", "events", "microseconds per event", series)
 
 
+def _flat(results: Sequence[Result]) -> str:
+    series = _series(results, {"{0.case}": lambda result: result.ratio.median})
+    return lines("Speed in a long log, beside that in a short one", "events", "ratio", series)
+
+
 def _ends(results: Sequence[Result]) -> str:
     series = _series(results, {"{0.case}": _milliseconds, "tail floor": _floor_milliseconds})
     return lines("Answers of a new process, cold", "events", "milliseconds", series)
@@ -192,6 +198,7 @@ def _peers(results: Sequence[Result]) -> str:
 _PLOTS: Final[Mapping[str, Mapping[str, Callable[[Sequence[Result]], str]]]] = {
     "append": {"append-throughput": _throughput, "append-latency": _latency},
     "growth": {"growth": _growth, "growth-per-event": _growth_each},
+    "flat": {"flat": _flat},
     "ends": {"ends": _ends},
     "compare": {"peers": _peers},
 }

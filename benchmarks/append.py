@@ -1,8 +1,8 @@
 """How many durable appends per second, and how long is one awaited?
 
-Each of 1, 64, 256 or 1024 tasks appends one event at a time to a stream of its own, at the version
-it knows, and awaits it. `written` waits for no sync. `bulk` is 1 or 4 tasks that append 10,000
-events at a time; its rate counts events, its latency is that of the append.
+Each of 1, 64, 256 or 1024 tasks appends one event at a time to a stream of its own that has begun,
+at the version it knows, and awaits it. `written` waits for no sync. `bulk` is 1 or 4 tasks that
+append 10,000 events at a time; its rate counts events, its latency is that of the append.
 
 Floors: a bare `os.write` and `os.fdatasync` of one 200-byte line after the other; for `bulk`, the
 bytes of the log itself, each line encoded from ready values and 10,000 of them joined, written and
@@ -85,7 +85,7 @@ def _cases(directory: Path, *, seconds: float, with_trio: bool) -> list[Case]:
         ]
         single.append(("1 task, written", 1, "written"))
         for name, tasks, durability in single:
-            work = partial(_append, tasks=tasks, durability=durability, seconds=seconds)
+            work = partial(append, tasks=tasks, durability=durability, seconds=seconds)
             cases.append(
                 _case(
                     name,
@@ -98,7 +98,7 @@ def _cases(directory: Path, *, seconds: float, with_trio: bool) -> list[Case]:
             )
         for tasks in BULK_TASKS:
             name = f"bulk, {tasks} task{'s' * (tasks > 1)}"
-            work = partial(_append_bulk, tasks=tasks, seconds=seconds)
+            work = partial(append_bulk, tasks=tasks, seconds=seconds)
             cases.append(_case(name, loop, directory, partial(anyio.run, work, **backend), bulk))
     return cases
 
@@ -151,17 +151,20 @@ def _remove_files(directory: Path) -> None:
 # --- what is measured ---
 
 
-async def _append(path: Path, *, tasks: int, durability: es.Durability, seconds: float) -> Run:
+async def append(path: Path, *, tasks: int, durability: es.Durability, seconds: float) -> Run:
+    """Append one event at a time in each task, to a stream that begins before the time does."""
     latencies: list[float] = []
+    streams = [f"task-{number}" for number in range(tasks)]
 
     async with es.open_store(path, durability=durability) as store:
-        begin = time.perf_counter()
-        deadline = begin + seconds
+
+        async def create(stream: str) -> None:
+            await store.append(stream, [_EVENT], expected_version=es.NO_STREAM)
 
         async def work(stream: str) -> None:
-            version = es.NO_STREAM
+            version = 1
             before = time.perf_counter()
-            while version == es.NO_STREAM or before < deadline:  # once, however late it begins
+            while version == 1 or before < deadline:  # once, however late it begins
                 done = await store.append(stream, [_EVENT], expected_version=version)
                 version = done.version
                 after = time.perf_counter()
@@ -169,15 +172,21 @@ async def _append(path: Path, *, tasks: int, durability: es.Durability, seconds:
                 before = after
 
         async with anyio.create_task_group() as group:
-            for number in range(tasks):
-                group.start_soon(work, f"task-{number}")
+            for stream in streams:
+                group.start_soon(create, stream)
+        begin = time.perf_counter()
+        deadline = begin + seconds
+        async with anyio.create_task_group() as group:
+            for stream in streams:
+                group.start_soon(work, stream)
         taken = time.perf_counter() - begin
     return Run(len(latencies), taken, latencies)
 
 
-async def _append_bulk(
+async def append_bulk(
     path: Path, *, tasks: int, seconds: float, appends_max: int | None = None
 ) -> Run:
+    """Append 10,000 events at a time in each task; stop after some appends if told so."""
     events = [_EVENT] * BULK_EVENTS
     latencies: list[float] = []
     async with es.open_store(path) as store:
@@ -207,7 +216,7 @@ async def _append_bulk(
 
 def _bulk_lines(path: Path) -> list[list[bytes]]:
     """The lines of a few bulk appends, as our own code writes them."""
-    work = partial(_append_bulk, path, tasks=1, seconds=60, appends_max=_BULK_APPENDS)
+    work = partial(append_bulk, path, tasks=1, seconds=60, appends_max=_BULK_APPENDS)
     count = anyio.run(work).count
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == count, f"{count} events in {len(lines)} lines"

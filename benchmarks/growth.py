@@ -29,6 +29,7 @@ import msgspec
 
 import eventstore as es
 from benchmarks._environment import survey
+from benchmarks._kept_log import KeptLog
 from benchmarks._measure import Case, Options, Run, compare, options, report, scratch
 from benchmarks._process import SPAWNING, Watch, in_new_process
 
@@ -68,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cases: list[Case] = []
         notes: list[str] = []
         for events in sizes:
-            closed = _Log(directory / f"closed-{events}")
+            closed = KeptLog(directory / f"closed-{events}")
             anyio.run(_write_log, closed.path, events)
             closed.keep()
             notes.append(closed.describe(events))
-            killed = _Log(directory / f"killed-{events}")
+            killed = KeptLog(directory / f"killed-{events}")
             shutil.copytree(closed.path.parent, killed.path.parent)
             _kill_a_writer(killed.path, min(events // 10, _UNINDEXED_EVENTS_MAX))
             killed.keep()
@@ -90,61 +91,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def _cases(closed: _Log, killed: _Log, events: int) -> list[Case]:
-    def case(name: str, log: _Log, work: partial[Run]) -> Case:
+def _cases(closed: KeptLog, killed: KeptLog, events: int) -> list[Case]:
+    def case(name: str, log: KeptLog, work: partial[Run]) -> Case:
         floor = partial(in_new_process, _decode_only, log.path)
         return Case(name, f"{events:,} events", work, floor, size=events)
 
     return [
-        case("open, closed", closed, partial(_open, closed)),
-        case("open, killed", killed, partial(_open, killed)),
-        case("open, no index", closed, partial(_open, closed, without_index=True)),
+        case("open, closed", closed, partial(open_log, closed)),
+        case("open, killed", killed, partial(open_log, killed)),
+        case("open, no index", closed, partial(open_log, closed, without_index=True)),
         case("read stream", closed, partial(_read, closed)),
     ]
 
 
 # --- the logs ---
-
-
-class _Log:
-    """A log whose derived files can be brought back: opening and closing changes no more."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "history.jsonl"
-        self._kept = directory.with_name(f"{directory.name}-kept")
-
-    def keep(self) -> None:
-        self._beside.mkdir(exist_ok=True)  # of a small log nothing was derived
-        shutil.copytree(self._beside, self._kept)
-        shutil.copy2(self._lock, self._kept / "lock")
-
-    def restore(self, *, without_index: bool = False) -> None:
-        shutil.rmtree(self._beside)
-        shutil.copytree(self._kept, self._beside, ignore=shutil.ignore_patterns("lock"))
-        # The same file: it is what the lock is on.
-        self._lock.write_bytes((self._kept / "lock").read_bytes())
-        if without_index:
-            shutil.rmtree(self._cache, ignore_errors=True)
-
-    def describe(self, events: int) -> str:
-        log = sum(path.stat().st_size for path in self.path.parent.glob("history*.jsonl"))
-        index = sum(path.stat().st_size for path in self._cache.rglob("*") if path.is_file())
-        return (
-            f"{events:,} events: {log / events:.0f} bytes of log per event, "
-            f"{index / events:.1f} bytes of index per event"
-        )
-
-    @property
-    def _beside(self) -> Path:
-        return self.path.with_name("history.jsonl.d")
-
-    @property
-    def _cache(self) -> Path:
-        return self._beside / "cache"
-
-    @property
-    def _lock(self) -> Path:
-        return self.path.with_name("history.jsonl.lock")
 
 
 async def _write_log(path: Path, events: int) -> None:
@@ -191,7 +151,8 @@ async def _append_until_killed(path: Path, events: int) -> None:
 # --- what is measured ---
 
 
-def _open(log: _Log, *, without_index: bool = False) -> Run:
+def open_log(log: KeptLog, *, without_index: bool = False) -> Run:
+    """Open it for appending in a new process, as it was kept."""
     log.restore(without_index=without_index)
     return in_new_process(_open_only, log.path)
 
@@ -208,7 +169,7 @@ async def _open_and_close(path: Path) -> Run:
     return run
 
 
-def _read(log: _Log) -> Run:
+def _read(log: KeptLog) -> Run:
     log.restore()
     return in_new_process(_read_only, log.path)
 

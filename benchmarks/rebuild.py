@@ -42,7 +42,7 @@ BUILT_IN: Final[tuple[pj.Projection[Any, es.Event], ...]] = (
     pj.REGISTRY,
 )
 _BY_STREAM: Final[Callable[[es.Recorded[es.LoopEvent]], str]] = operator.attrgetter("stream")
-_APPEND_EVENTS: Final = 100
+APPEND_EVENTS: Final = 100
 _CHUNK_BYTES: Final = 2**18  # as the engine reads
 
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = directory / "history.jsonl"
         anyio.run(write_log, path, events, chosen.streams)
         setting = f"{events:,} events, {chosen.streams} streams, {path.stat().st_size:,} bytes"
-        works = {"SUMMARY": _fold_summary, "REGISTRY": _fold_registry, "all": _fold_built_in}
+        works = {"SUMMARY": fold_summary, "REGISTRY": _fold_registry, "all": _fold_built_in}
         floor = partial(in_new_process, _decode_only, path, events)
         cases = [
             Case(name, setting, partial(in_new_process, work, path, events), floor)
@@ -86,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 # --- what is measured ---
 
 
-def _fold_summary(path: Path, events: int) -> Run:
+def fold_summary(path: Path, events: int) -> Run:
+    """Open the log, and fold all its streams by `SUMMARY`; each event must have been folded."""
     return anyio.run(_load_all, pj.SUMMARY, path, events)
 
 
@@ -152,19 +153,34 @@ def _decode_only(path: Path, events: int) -> Run:
 # --- the log ---
 
 
-async def write_log(path: Path, events: int, streams: int) -> None:
-    """Write what an orchestrator would: loops side by side, in one segment."""
+async def write_log(
+    path: Path,
+    events: int,
+    streams: int,
+    *,
+    append_events: int = APPEND_EVENTS,
+    segment_bytes_max: int | None = None,
+) -> None:
+    """Write what an orchestrator would: loops side by side, in one segment unless told otherwise.
+
+    Args:
+        path: of the active segment.
+        events: in all streams together.
+        streams: the loops.
+        append_events: how many a loop appends at a time.
+        segment_bytes_max: as `open_store` has it.
+    """
 
     async def run_loop(number: int) -> None:
         stream = f"loop-{number:04}"
         left = events // streams + (number < events % streams)
         history = itertools.islice(_loop_events(number), left)
         version = es.NO_STREAM
-        while part := list(itertools.islice(history, _APPEND_EVENTS)):
+        while part := list(itertools.islice(history, append_events)):
             version = (await store.append(stream, part, expected_version=version)).version
 
     async with (
-        es.open_store(path, durability="written", segment_bytes_max=None) as store,
+        es.open_store(path, durability="written", segment_bytes_max=segment_bytes_max) as store,
         anyio.create_task_group() as group,
     ):
         for number in range(streams):

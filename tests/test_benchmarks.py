@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import anyio
 import msgspec
 import pytest
 
+import eventstore as es
 from benchmarks import _environment
 from benchmarks._environment import Environment, describe, survey
+from benchmarks._kept_log import KeptLog
 from benchmarks._measure import Case, Options, Run, compare, scratch
 from benchmarks._peers import PEERS, installed
 from benchmarks._plot import bars, lines
 from benchmarks._results import main as write_results
+from benchmarks.rebuild import write_log
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,6 +150,23 @@ def test_growth_opens_and_reads_logs_of_every_size(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_flat_measures_long_logs_beside_short_ones_and_many_segments_beside_few(
+    tmp_path: Path,
+) -> None:
+    """Appends, a fold and an opening at each size; segments are named by how many there are."""
+    printed, written = run(tmp_path, "benchmarks.flat")
+    check_results(written)
+    cases = ("append, 1024 tasks", "bulk, 4 tasks", "fold SUMMARY", "open, no index")
+    assert [(result["case"], result["setting"]) for result in written["results"]] == [
+        *((case, f"{size} events") for case in cases for size in ("2,000", "10,000")),
+        ("open, 20 segments", "2,000 events, beside 5 segments"),
+    ]
+    for result in written["results"][:4]:
+        assert 0 < result["latency_p50_ms"] <= result["latency_p99_ms"]
+    assert "floor/s" in printed
+    assert not (tmp_path / "new").exists()
+
+
 def test_follow_measures_subscribers_and_processes_that_share_a_log(tmp_path: Path) -> None:
     """Seen here and elsewhere, with p50 and p99; four processes beside one; idle costs."""
     _, written = run(tmp_path, "benchmarks.follow")
@@ -237,6 +258,31 @@ def test_scratch_files_are_removed_and_what_was_there_stays(tmp_path: Path) -> N
     with scratch(tmp_path / "made" / "for it") as own:
         (own / "log").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_kept_log_is_the_same_after_appends_and_after_sealing(tmp_path: Path) -> None:
+    """The same bytes in the same file, vouched for by the same lock record, with the same index."""
+
+    def found() -> dict[str, tuple[int, bytes]]:
+        paths = (path for path in log.path.parent.rglob("*") if path.is_file())
+        return {path.name: (path.stat().st_ino, path.read_bytes()) for path in paths}
+
+    async def append(segment_bytes_max: int | None) -> None:
+        async with es.open_store(log.path, segment_bytes_max=segment_bytes_max) as store:
+            await store.append("other", [es.LoopStarted(prompt="more")], expected_version=es.ANY)
+
+    log = KeptLog(tmp_path / "log")
+    anyio.run(write_log, log.path, 10_000, 2)
+    log.keep()
+    kept = found()
+    assert sum(name.endswith(".run") for name in kept) == 1
+    for segment_bytes_max, segments in ((None, 1), (1, 2)):
+        anyio.run(append, segment_bytes_max)
+        assert len(log.segments()) == segments
+        log.restore()
+        assert found() == kept
+    log.restore(without_index=True)
+    assert {name for name in kept.keys() - found().keys() if name.endswith(".run")}
 
 
 def test_a_directory_in_memory_is_named_as_such(
