@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 
 from eventstore._claims import Ownership
@@ -253,8 +254,8 @@ class LogReader(Generic[E]):
                     following.seen = snapshot.end
                     following.snapshot = snapshot
                     break
-            with anyio.move_on_after(_POLL_SECONDS):
-                await appended.wait()
+            assert following.seen is not None
+            await self._wait_for_growth(appended, following.seen)
         pages = following.cursor.pages(following.snapshot)
         page = await self._in_thread(lambda: next(pages, None))
         bookmark = bookmark_at(following.cursor.reached)
@@ -262,6 +263,42 @@ class LogReader(Generic[E]):
             following.snapshot = None
             self._position = max(self._position, bookmark.position)
         return SubscribedPage(page or (), bookmark, caught_up=page is None)
+
+    async def _wait_for_growth(self, appended: anyio.Event, seen: tuple[int, int, int]) -> None:
+        """Wait for an append in this process, or until it is worth looking what others did.
+
+        On asyncio a timer looks, because waking a task for each look takes twice as long.
+        """
+        loop = anyio.lowlevel.current_token().native_token
+        call_later: Callable[..., Any] | None = getattr(loop, "call_later", None)
+        if call_later is None:  # trio
+            with anyio.move_on_after(_POLL_SECONDS):
+                await appended.wait()
+            return
+
+        timer: Any = None
+
+        def look() -> None:
+            nonlocal timer
+            try:
+                has_grown = self._has_grown(seen)
+            except Exception:  # noqa: BLE001 - whoever waits looks too, and raises it there
+                has_grown = True
+            if has_grown:
+                self._wake_subscribers()
+            else:
+                timer = call_later(_POLL_SECONDS, look)
+
+        timer = call_later(_POLL_SECONDS, look)
+        try:
+            await appended.wait()
+        finally:
+            timer.cancel()
+
+    def _wake_subscribers(self) -> None:
+        if self._appended is not None:
+            self._appended.set()
+            self._appended = None
 
     def _has_grown(self, seen: tuple[int, int, int]) -> bool:
         """Look from the event loop: one `stat` of a kept inode, where a thread costs a hundred."""

@@ -121,11 +121,6 @@ class LogStore(LogReader[E]):
         finally:
             claim.let_go()
 
-    def _wake_subscribers(self) -> None:
-        if self._appended is not None:
-            self._appended.set()
-            self._appended = None
-
     def _abandon(self) -> None:
         """In a forked child: the writer's thread is not here, and its lock is the parent's."""
         reason = "the process was forked while the store was open"

@@ -47,7 +47,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a subscriber is not woken",
-        "_log_store.py",
+        "_log_reader.py",
         "            self._appended.set()\n",
         "",
     ),
