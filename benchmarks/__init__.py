@@ -1,6 +1,7 @@
 """How fast it is here: one question per module, every answer beside its floor.
 
     python -m benchmarks.append      appends per second, and how long one is awaited
+    python -m benchmarks.ceiling     what no store here can be faster than at that
     python -m benchmarks.rebuild     events folded per second, by a new process
     python -m benchmarks.verify      bytes of a log checked per second
     python -m benchmarks.projector   events taken in by live views, and what a restart costs them

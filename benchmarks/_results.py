@@ -25,6 +25,7 @@ from benchmarks._plot import Points, bars, lines
 
 BENCHMARKS: Final = (
     "append",
+    "ceiling",
     "rebuild",
     "projector",
     "verify",

@@ -76,10 +76,10 @@ def _cases(directory: Path, *, seconds: float, with_trio: bool) -> list[Case]:
     values = [[msgspec.json.decode(line, type=_Line) for line in lines] for lines in appends]
     for lines, ready in zip(appends, values, strict=True):
         assert _encode_lines(ready) == b"".join(lines), "the floor writes other bytes"
-    one_line = partial(_write_and_sync, bytes(SYNCED_BYTES), seconds=seconds)
+    one_line = partial(write_and_sync, bytes(SYNCED_BYTES), seconds=seconds)
     bulk = partial(_encode_and_sync, values, seconds=seconds)
     cases: list[Case] = []
-    for loop, backend in _loops(with_trio=with_trio).items():
+    for loop, backend in loops(with_trio=with_trio).items():
         single: list[tuple[str, int, es.Durability]] = [
             (f"{tasks} task{'s' * (tasks > 1)}", tasks, "synced") for tasks in TASKS
         ]
@@ -87,7 +87,7 @@ def _cases(directory: Path, *, seconds: float, with_trio: bool) -> list[Case]:
         for name, tasks, durability in single:
             work = partial(append, tasks=tasks, durability=durability, seconds=seconds)
             cases.append(
-                _case(
+                case_afresh(
                     name,
                     loop,
                     directory,
@@ -99,11 +99,13 @@ def _cases(directory: Path, *, seconds: float, with_trio: bool) -> list[Case]:
         for tasks in BULK_TASKS:
             name = f"bulk, {tasks} task{'s' * (tasks > 1)}"
             work = partial(append_bulk, tasks=tasks, seconds=seconds)
-            cases.append(_case(name, loop, directory, partial(anyio.run, work, **backend), bulk))
+            cases.append(
+                case_afresh(name, loop, directory, partial(anyio.run, work, **backend), bulk)
+            )
     return cases
 
 
-def _loops(*, with_trio: bool) -> dict[str, dict[str, Any]]:
+def loops(*, with_trio: bool) -> dict[str, dict[str, Any]]:
     """The event loops to measure, and what `anyio.run` needs to be told for each."""
     loops: dict[str, dict[str, Any]] = {"asyncio": {"backend": "asyncio"}}
     if importlib.util.find_spec("uvloop") is not None:
@@ -114,7 +116,7 @@ def _loops(*, with_trio: bool) -> dict[str, dict[str, Any]]:
     return loops
 
 
-def _case(
+def case_afresh(
     name: str,
     loop: str,
     directory: Path,
@@ -223,7 +225,8 @@ def _bulk_lines(path: Path) -> list[list[bytes]]:
     return [lines[first : first + BULK_EVENTS] for first in range(0, count, BULK_EVENTS)]
 
 
-def _write_and_sync(line: bytes, path: Path, *, seconds: float) -> Run:
+def write_and_sync(line: bytes, path: Path, *, seconds: float) -> Run:
+    """Write a line and sync it, again and again: the floor."""
     handle = _create(path)
     writes = 0
     try:

@@ -83,6 +83,17 @@ def test_rebuild_measures_every_fold_beside_a_bare_decode(tmp_path: Path) -> Non
     assert not (tmp_path / "new").exists()
 
 
+def test_ceiling_measures_what_no_store_can_be_faster_than(tmp_path: Path) -> None:
+    """As many tasks as `append`, per event loop."""
+    _, written = run(tmp_path, "benchmarks.ceiling")
+    check_results(written)
+    loops = {result["setting"] for result in written["results"]}
+    assert "asyncio" in loops
+    for loop in loops:
+        cases = [result["case"] for result in written["results"] if result["setting"] == loop]
+        assert cases == ["1 task", "64 tasks", "256 tasks", "1024 tasks"]
+
+
 def test_verify_measures_every_shape_of_log_beside_a_bare_checksum(tmp_path: Path) -> None:
     """Two lengths of line, three sizes of commit, with and without numbers; all of each log."""
     printed, written = run(tmp_path, "benchmarks.verify")
