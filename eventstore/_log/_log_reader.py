@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import operator
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -37,7 +36,6 @@ __all__ = ["LogReader"]
 
 _POLL_SECONDS: Final = 0.025  # how soon a subscriber sees what another process appended
 _READ_THREADS: Final = 4
-_PAGES_AT_ONCE: Final = 4  # a hop to a thread and back costs as much as decoding 200 events
 
 T = TypeVar("T")
 
@@ -155,9 +153,7 @@ class LogReader(Generic[E]):
             return
         snapshot = await self._in_thread(self._taker.take)
         pages = self._pages(snapshot, stream, after, backwards=backwards, data=True, numbers=True)
-        count = 1  # whoever wants one event waits for no more
-        while (page := await self._in_thread(_joined, pages, count)) is not None:
-            count = _PAGES_AT_ONCE
+        while (page := await self._in_thread(lambda: next(pages, None))) is not None:
             for recorded in page:
                 yield recorded
                 if left is not None:
@@ -261,7 +257,7 @@ class LogReader(Generic[E]):
             assert following.seen is not None
             await self._wait_for_growth(appended, following.seen)
         pages = following.cursor.pages(following.snapshot)
-        page = await self._in_thread(_joined, pages, _PAGES_AT_ONCE)
+        page = await self._in_thread(lambda: next(pages, None))
         bookmark = bookmark_at(following.cursor.reached)
         if page is None:
             following.snapshot = None
@@ -348,14 +344,6 @@ class _Following(Generic[E]):
         self.cursor = cursor
         self.snapshot: Snapshot | None = None
         self.seen: tuple[int, int, int] | None = None
-
-
-def _joined(pages: Iterator[Page[E]], count: int) -> Page[E] | None:
-    """The next few pages as one; None if there is no more."""
-    found = list(itertools.islice(pages, count))
-    if not found:
-        return None
-    return found[0] if len(found) == 1 else list(itertools.chain.from_iterable(found))
 
 
 def _wanted(
