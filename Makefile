@@ -75,8 +75,8 @@ $(STAMP)-cli: pyproject.toml | $(STAMP)-venv
 	@touch $@
 
 $(STAMP)-test: pyproject.toml | $(STAMP)-pip
-	@echo "setup: loopledger[cli], test group"
-	@$(PIP) --editable ".[cli]" --group test
+	@echo "setup: loopledger[cli,fast], test group"
+	@$(PIP) --editable ".[cli,fast]" --group test
 	@touch $@
 
 # There is a fuzzer for some Pythons only. Without it its row is skipped, and the scorecard says so.
@@ -91,8 +91,8 @@ $(STAMP)-lint: pyproject.toml | $(STAMP)-pip
 	@touch $@
 
 $(STAMP)-typing: pyproject.toml | $(STAMP)-pip
-	@echo "setup: loopledger[cli], typing group"
-	@$(PIP) --editable ".[cli]" --group typing
+	@echo "setup: loopledger[cli,fast], typing group"
+	@$(PIP) --editable ".[cli,fast]" --group typing
 	@touch $@
 
 # An environment of their own: what peers depend on has no business beside our tests.
@@ -100,7 +100,7 @@ $(STAMP)-peers: pyproject.toml | $(STAMP)-pip
 	@echo "setup: $(PEERS), compare group"
 	@$(BIN)/python -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[fast]"
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --group compare || \
 	    echo "bench: not all peers can be installed; the table names those that are missing"
 	@touch $@

@@ -20,7 +20,7 @@ IN_MEMORY: Final = frozenset({"ramfs", "tmpfs"})
 SYNCED_BYTES: Final = 200
 """What is written before each sync that is timed; a short event."""
 _SYNCS: Final = 100
-_DISTRIBUTIONS: Final = ("loopledger", "anyio", "msgspec", "uvloop", "trio")
+_DISTRIBUTIONS: Final = ("loopledger", "anyio", "msgspec", "isal", "uvloop", "trio")
 
 
 class Environment(msgspec.Struct, frozen=True):

@@ -31,6 +31,7 @@ _CLOCKS_AND_LOOPS: Final = {
 _CORE: Final = {"aiofiles", "anyio", "msgspec"}
 _EXTRAS: Final = {
     "projections.cli": {"click", "rich"},
+    "eventstore._log._crc": {"isal"},  # without it, zlib
     "projections.testing.plugin": {"pytest"},  # whoever loads it runs pytest
 }
 _KNOWN_PURE: Final = {

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
-from zlib import crc32
 
+from eventstore._log._crc import crc32
 from eventstore._log._feed import CHUNK_BYTES
 from eventstore._log._lines import SUFFIX_BYTES, running_after
 from eventstore._log._reading import HEAD, Beginning, LogFiles

@@ -7,10 +7,9 @@ line was written. Whether they made sense then is not asked; `_clean_run` asks i
 
 from __future__ import annotations
 
-from zlib import crc32
-
 import msgspec
 
+from eventstore._log._crc import crc32
 from eventstore._log._lines import LF, SUFFIX_BYTES, Header, decode_header
 from eventstore._log._scan import Place
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from itertools import count
 from typing import Final
-from zlib import crc32
 
 import msgspec
 
 from eventstore._events import MAIN_STREAM, Commit
 from eventstore._log._commits import count_whole
+from eventstore._log._crc import crc32
 from eventstore._log._lines import LF, SUFFIX_BYTES, start_of_last
 from eventstore._log._scan import Place
 

@@ -14,7 +14,6 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Final
-from zlib import crc32
 
 from eventstore._errors import (
     CommitUnknownError,
@@ -30,6 +29,7 @@ from eventstore._events import (
     MAIN_STREAM,
     Appended,
 )
+from eventstore._log._crc import crc32
 from eventstore._log._files import Files
 from eventstore._log._index import IndexDamagedError
 from eventstore._log._index_keeper import INDEX_BYTES

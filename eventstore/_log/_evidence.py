@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from typing import Any
-from zlib import crc32
 
+from eventstore._log._crc import crc32
 from eventstore._log._feed import CHUNK_BYTES
 from eventstore._log._files import Files
 from eventstore._log._lines import SUFFIX_BYTES, running_after

@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final, NamedTuple, TypeAlias
-from zlib import crc32
 
 import msgspec
 
+from eventstore._log._crc import crc32
 from eventstore._log._scan import START, Counts, Place
 
 __all__ = [

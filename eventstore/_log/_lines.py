@@ -9,11 +9,11 @@ canonical JSON is needed.
 from __future__ import annotations
 
 from typing import Final
-from zlib import crc32
 
 import msgspec
 
 from eventstore._events import MAIN_STREAM, Commit
+from eventstore._log._crc import crc32
 
 __all__ = [
     "ENVELOPE_BYTES_MAX",

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from typing import Final, Literal, cast
-from zlib import crc32
 
 import msgspec
+
+from eventstore._log._crc import crc32
 
 __all__ = ["RECORD_BYTES", "LockRecord", "LockState", "decode_record", "encode_record"]
 

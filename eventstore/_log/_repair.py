@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
-from zlib import crc32
 
+from eventstore._log._crc import crc32
 from eventstore._log._files import Files
 from eventstore._log._lines import LF
 from eventstore._log._names import LogNames

@@ -16,12 +16,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_right, insort
 from typing import Any, Final, NamedTuple
-from zlib import crc32
 
 import msgspec
 
 from eventstore._events import MAIN_STREAM, Commit
 from eventstore._foreign import Envelope, decode_foreign
+from eventstore._log._crc import crc32
 from eventstore._log._lines import (
     LF,
     SUFFIX_BYTES,

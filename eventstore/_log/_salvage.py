@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
-from zlib import crc32
 
 import msgspec
 
 from eventstore._errors import StoreUnavailableError
+from eventstore._log._crc import crc32
 from eventstore._log._feed import CHUNK_BYTES
 from eventstore._log._files import DiskFiles, Files, FileStat
 from eventstore._log._findings import Finding

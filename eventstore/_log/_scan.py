@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
-from zlib import crc32
 
 import msgspec
 
 from eventstore._events import MAIN_STREAM
 from eventstore._foreign import Envelope, ForeignLine, decode_foreign
 from eventstore._log._commits import Numbered, count_whole
+from eventstore._log._crc import crc32
 from eventstore._log._lines import (
     LF,
     LINE_BYTES_READ_MAX,
