@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from binascii import hexlify
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from struct import Struct
 from typing import Final
 
 from eventstore._errors import (
@@ -43,6 +45,7 @@ from eventstore._log._tail import Tail
 
 __all__ = ["Committer"]
 
+_pack_checksums: Final = Struct(">II").pack
 _logger: Final = logging.getLogger("eventstore")
 
 
@@ -423,9 +426,9 @@ class Committer:
         first = position + 1
         last = position + sum([len(request.bodies) for request in accepted])
         durable = tail.durable_position
-        end = b',"commit":[%d,%d]' % (first, last)
+        numbered = b'%%b,"version":%%d,"position":%%d,"commit":[%d,%d]' % (first, last)
         if durable != position:
-            end += b',"durable":%d' % durable
+            numbered += b',"durable":%d' % durable
         lines: list[bytes] = []
         put = lines.append
         main_version = place.main_version
@@ -435,9 +438,9 @@ class Committer:
             for body in request.bodies:
                 version += 1
                 position += 1
-                line = b'%b,"version":%d,"position":%d%b' % (body, version, position, end)
+                line = numbered % (body, version, position)
                 running = crc32(line, running)
-                suffix = b',"crc":"%08x%08x"}\n' % (crc32(line), running)
+                suffix = b',"crc":"%b"}\n' % hexlify(_pack_checksums(crc32(line), running))
                 running = crc32(suffix, running)
                 put(line + suffix)
             if request.stream == MAIN_STREAM:

@@ -71,8 +71,8 @@ MUTANTS: Final = (
     Mutant(
         "`durable` is not told",
         "_commit.py",
-        "        if durable != position:\n            end +=",
-        "        if False:\n            end +=",
+        "        if durable != position:\n            numbered +=",
+        "        if False:\n            numbered +=",
     ),
     Mutant(
         "sync() does not sync",
