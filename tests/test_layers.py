@@ -37,7 +37,7 @@ _EXTRAS: Final = {
 _KNOWN_PURE: Final = {
     *("_codec", "_event_types", "_events", "_foreign", "_loop", "_timestamps", "_upcasts"),
     *("_log._index", "_log._lines", "_log._lock_record", "_log._names"),
-    *("_log._recovery", "_log._scan"),
+    *("_log._numbering", "_log._recovery", "_log._request", "_log._scan"),
 }
 
 

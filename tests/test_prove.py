@@ -93,11 +93,11 @@ def test_an_engine_that_tells_wrong_numbers_fails_and_the_logs_are_kept(tmp_path
     broken = tmp_path / "broken"
     for package in ("eventstore", "projections"):
         shutil.copytree(ROOT / package, broken / package)
-    commit = broken / "eventstore" / "_log" / "_commit.py"
-    source = commit.read_text(encoding="utf-8")
+    admission = broken / "eventstore" / "_log" / "_admission.py"
+    source = admission.read_text(encoding="utf-8")
     planted = source.replace("= Appended(version, position)", "= Appended(version, position + 1)")
     assert planted != source
-    commit.write_text(planted, encoding="utf-8")
+    admission.write_text(planted, encoding="utf-8")
     done = _run("--seconds", "2", "--dir", tmp_path, root=broken, cwd=tmp_path)
     assert done.returncode == 4
     assert "BROKEN" in done.stdout

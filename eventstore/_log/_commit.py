@@ -10,42 +10,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from binascii import hexlify
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
-from struct import Struct
 from typing import Final
 
 from eventstore._errors import (
     CommitUnknownError,
     CorruptLogError,
-    EventRefusedError,
     EventStoreError,
     StoreClosedError,
     StorePoisonedError,
     StoreUnavailableError,
 )
-from eventstore._events import (
-    ANY,
-    MAIN_STREAM,
-    Appended,
-)
-from eventstore._log._crc import crc32
+from eventstore._log._admission import Admission
 from eventstore._log._files import Files
 from eventstore._log._index import IndexDamagedError
 from eventstore._log._index_keeper import INDEX_BYTES
 from eventstore._log._lock import LogLock
 from eventstore._log._names import LogNames
+from eventstore._log._numbering import number_lines
 from eventstore._log._recovery import Recovery
 from eventstore._log._repair import PlanOutdatedError, write_all
-from eventstore._log._request import Request, conflict, is_expected, read_append, remaker
-from eventstore._log._scan import Place
+from eventstore._log._request import Request, remaker
 from eventstore._log._tail import Tail
 
 __all__ = ["Committer"]
 
-_pack_checksums: Final = Struct(">II").pack
 _logger: Final = logging.getLogger("eventstore")
 
 
@@ -67,6 +57,7 @@ class Committer:
         self._lock_timeout_seconds = lock_timeout_seconds
         self._segment_bytes_max = segment_bytes_max
         self._tail = Tail(files, names, holds_lock=self._holds_lock, index_bytes=index_bytes)
+        self._admission = Admission(files, names, self._tail)
         self._guard = threading.Lock()
         self._attached = False
         self._poison: str | None = None
@@ -283,101 +274,12 @@ class Committer:
     def _check_twice(self, requests: Sequence[Request]) -> list[Request]:
         """Check; if the index turns out to be damaged, read the log and check again."""
         try:
-            return self._check(requests)
+            return self._admission.admit(requests)
         except IndexDamagedError:
             self._reindex()
             for request in requests:
                 request.appended = request.failure = None
-            return self._check(requests)
-
-    def _check(self, requests: Sequence[Request]) -> list[Request]:
-        """Look up keys and compare versions, of several appends in order against each other.
-
-        Returns:
-            The requests to record, each with its numbers.
-        """
-        index = self._tail.index
-        accepted: list[Request] = []
-        keyed: dict[tuple[str, str], Request] = {}
-        versions: dict[str, int] = {}
-        position = self._tail.place.position
-        for request in requests:
-            stream = request.stream
-            if request.key is not None:
-                if self._is_repeated(request, keyed):
-                    continue
-                keyed[stream, request.key] = request
-            version = versions.get(stream)
-            if version is None:
-                version = index.version(stream)
-            expected = request.expected
-            if (
-                expected != version  # mostly it is, and is compared without a call
-                and expected is not ANY
-                and not is_expected(expected, version)
-            ):
-                request.failure = conflict(stream, expected, version)
-                if request.key is not None:
-                    del keyed[stream, request.key]
-                continue
-            count = len(request.bodies)
-            position += count
-            versions[stream] = version = version + count
-            request.appended = Appended(version, position)
-            accepted.append(request)
-        return accepted
-
-    def _is_repeated(self, request: Request, keyed: Mapping[tuple[str, str], Request]) -> bool:
-        """Whether this key was used before, in the log or in this commit; then that is the end."""
-        assert request.key is not None
-        twin = keyed.get((request.stream, request.key))
-        if twin is not None:
-            self._repeat(request, twin.contents, twin.appended)
-            return True
-        for log_offset in self._tail.index.keyed(request.stream, request.key):
-            earlier = self._read_append(log_offset, request.stream, request.key)
-            if earlier is not None:
-                self._repeat(request, *earlier)
-                return True
-        return False
-
-    def _repeat(
-        self, request: Request, contents: Sequence[tuple[bytes, bytes]], first: Appended | None
-    ) -> None:
-        if contents == request.contents:
-            request.appended = first
-            return
-        reason = (
-            f"key {request.key!r} was used in stream {request.stream!r} with other events; "
-            "take a new key for new events"
-        )
-        request.failure = lambda: EventRefusedError(reason)
-
-    def _read_append(
-        self, log_offset: int, stream: str, key: str
-    ) -> tuple[list[tuple[bytes, bytes]], Appended] | None:
-        """Read what an earlier append recorded, if it is the one with this key.
-
-        Raises:
-            CorruptLogError: its lines are no longer what they were.
-        """
-        tail, files = self._tail, self._files
-        segment, offset = tail.locate(log_offset)
-        is_active = segment == tail.segment
-        name = self._names.active if is_active else self._names.sealed(segment)
-        handle = tail.handle if is_active else files.open(name, "read")
-        try:
-            return read_append(files, handle, offset, stream=stream, key=key)
-        except ValueError as error:
-            raise CorruptLogError(
-                path=files.path(name),
-                offset=offset,
-                position=segment,
-                reason=f"the append that used this key before is damaged: {error}",
-            ) from error
-        finally:
-            if not is_active:
-                files.close(handle)
+            return self._admission.admit(requests)
 
     # --- writing ---
 
@@ -392,7 +294,9 @@ class Committer:
     def _write(self, accepted: list[Request], *, synced: bool) -> None:
         """Write one commit; from its first byte on every error poisons the store."""
         tail = self._tail
-        data, end, offsets = self._encode(accepted)
+        data, end, offsets = number_lines(
+            accepted, tail.place, durable_position=tail.durable_position, base=tail.base
+        )
         self._lock.write_record(tail.record("writing"))
         try:
             write_all(self._files, tail.handle, data)
@@ -413,41 +317,6 @@ class Committer:
             last = first + len(request.bodies)
             add(request.stream, request.key, offsets[first:last], request.appended)
             first = last
-
-    def _encode(self, accepted: list[Request]) -> tuple[bytes, Place, list[int]]:
-        """Number and seal the lines.
-
-        Returns:
-            The bytes of the commit, the place after it, and the log offset of each line.
-        """
-        tail = self._tail
-        place = tail.place
-        position, running = place.position, place.running
-        first = position + 1
-        last = position + sum([len(request.bodies) for request in accepted])
-        durable = tail.durable_position
-        numbered = b'%%b,"version":%%d,"position":%%d,"commit":[%d,%d]' % (first, last)
-        if durable != position:
-            numbered += b',"durable":%d' % durable
-        lines: list[bytes] = []
-        put = lines.append
-        main_version = place.main_version
-        for request in accepted:
-            assert request.appended is not None
-            version = request.appended.version - len(request.bodies)
-            for body in request.bodies:
-                version += 1
-                position += 1
-                line = numbered % (body, version, position)
-                running = crc32(line, running)
-                suffix = b',"crc":"%b"}\n' % hexlify(_pack_checksums(crc32(line), running))
-                running = crc32(suffix, running)
-                put(line + suffix)
-            if request.stream == MAIN_STREAM:
-                main_version = version
-        offsets = list(accumulate(map(len, lines), initial=tail.base + place.offset))
-        after = Place(offsets.pop() - tail.base, position, running, main_version)
-        return b"".join(lines), after, offsets
 
     def _sync(self) -> None:
         if not self.lags:

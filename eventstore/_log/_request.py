@@ -1,33 +1,15 @@
-"""An append on its way to the log, and how it may end."""
+"""An append on its way to the log, and how it may end. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from eventstore._errors import (
-    CommitUnknownError,
-    EventStoreError,
-    StoreUnavailableError,
-    VersionConflictError,
-)
-from eventstore._events import (
-    MAIN_STREAM,
-    STREAM_EXISTS,
-    Appended,
-    Commit,
-    Expectation,
-    ExpectedVersion,
-)
-from eventstore._log._feed import CHUNK_BYTES
-from eventstore._log._files import Files
-from eventstore._log._lines import LF, is_intact
+from eventstore._errors import CommitUnknownError, EventStoreError, StoreUnavailableError
+from eventstore._events import Appended, ExpectedVersion
 
-__all__ = ["Request", "conflict", "is_expected", "read_append", "remaker"]
-
-_FIRST_READ_BYTES: Final = 4_096  # most keyed appends are one small event
+__all__ = ["Request", "remaker"]
 
 
 class Request(msgspec.Struct, gc=False, eq=False):
@@ -51,72 +33,6 @@ class Request(msgspec.Struct, gc=False, eq=False):
     size: int
     appended: Appended | None = None
     failure: Callable[[], EventStoreError] | None = None
-
-
-class _Content(msgspec.Struct, gc=False):
-    type: msgspec.Raw
-    version: int
-    position: int
-    commit: Commit
-    stream: str = MAIN_STREAM
-    key: str | None = None
-    data: msgspec.Raw = msgspec.Raw(b"")
-
-
-_decode_content: Final = msgspec.json.Decoder(_Content).decode
-
-
-def read_append(
-    files: Files, handle: int, offset: int, *, stream: str, key: str
-) -> tuple[list[tuple[bytes, bytes]], Appended] | None:
-    """Read an append by the line of ours at which it may begin.
-
-    Returns:
-        The `type` value and the `data` member of each of its lines, and where it ended; None if
-        another append stands there.
-
-    Raises:
-        ValueError: a line is damaged, or missing.
-    """
-    contents: list[tuple[bytes, bytes]] = []
-    appended = Appended(0, 0)
-    for line in _lines_from(files, handle, offset):
-        if not is_intact(line):
-            msg = f"line {len(contents) + 1} of it fails its checksum"
-            raise ValueError(msg)
-        found = _decode_content(line)
-        if (found.stream, found.key) != (stream, key):
-            break
-        data_member = b',"data":' + found.data if found.data else b""
-        contents.append((bytes(found.type), data_member))
-        appended = Appended(found.version, found.position)
-        if found.position == found.commit.last:
-            break
-    else:
-        msg = "its end is missing"
-        raise ValueError(msg)
-    return (contents, appended) if contents else None
-
-
-def _lines_from(files: Files, handle: int, offset: int) -> Iterator[bytes]:
-    rest = b""
-    size = _FIRST_READ_BYTES
-    while chunk := files.pread(handle, size, offset):
-        offset += len(chunk)
-        size = CHUNK_BYTES
-        *lines, rest = (rest + chunk).split(LF)
-        yield from lines
-
-
-def is_expected(expected: ExpectedVersion, version: int) -> bool:
-    if isinstance(expected, Expectation):
-        return version > 0 or expected is not STREAM_EXISTS
-    return expected == version
-
-
-def conflict(stream: str, expected: ExpectedVersion, actual: int) -> Callable[[], EventStoreError]:
-    text = expected.value if isinstance(expected, Expectation) else str(expected)
-    return lambda: VersionConflictError(stream=stream, expected=text, actual=actual)
 
 
 def remaker(error: BaseException, path: str) -> Callable[[], EventStoreError]:

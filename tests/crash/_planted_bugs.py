@@ -70,9 +70,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "`durable` is not told",
-        "_commit.py",
-        "        if durable != position:\n            numbered +=",
-        "        if False:\n            numbered +=",
+        "_numbering.py",
+        "    if durable_position != position:\n        numbered +=",
+        "    if False:\n        numbered +=",
     ),
     Mutant(
         "sync() does not sync",
@@ -104,7 +104,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "only versions known at the beginning are compared",
-        "_commit.py",
+        "_admission.py",
         "            versions[stream] = version = version + count\n",
         "            version = version + count\n            versions.setdefault(stream, version)\n",
     ),
@@ -123,7 +123,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "keys are not looked up",
-        "_commit.py",
+        "_admission.py",
         "            if earlier is not None:\n",
         "            if earlier is None:\n",
     ),
@@ -400,7 +400,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the LF is left out of the running CRC",
-        "_commit.py",
+        "_numbering.py",
         "running = crc32(suffix, running)",
         "running = crc32(suffix[:-1], running)",
     ),
@@ -525,7 +525,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a key in the index is not read in the log",
-        "_request.py",
+        "_admission.py",
         "        if (found.stream, found.key) != (stream, key):\n            break\n",
         "",
     ),

@@ -120,13 +120,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "versions within one commit are not counted",
-        "_commit.py",
+        "_admission.py",
         "            versions[stream] = version = version + count\n",
         "            version = version + count\n",
     ),
     Mutant(
         "a repetition in the same commit is recorded again",
-        "_commit.py",
+        "_admission.py",
         "        if twin is not None:\n",
         "        if twin is not None and False:\n",
     ),
