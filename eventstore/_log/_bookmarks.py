@@ -14,7 +14,8 @@ from typing import Any, Final
 from eventstore._log._crc import crc32
 from eventstore._log._feed import CHUNK_BYTES
 from eventstore._log._lines import SUFFIX_BYTES, running_after
-from eventstore._log._reading import HEAD, Beginning, LogFiles
+from eventstore._log._log_files import LogFiles
+from eventstore._log._reading import HEAD, Beginning
 from eventstore._log._scan import Place
 from eventstore._log._snapshot import Segment, Snapshot
 from eventstore._store import Bookmark

@@ -19,15 +19,10 @@ from eventstore._events import MAIN_STREAM, E, Recorded
 from eventstore._log._bookmarks import bookmark_at, prove
 from eventstore._log._claim_files import look_at_claims
 from eventstore._log._files import Files
+from eventstore._log._log_files import LogFiles
 from eventstore._log._names import LogNames
-from eventstore._log._reading import (
-    HEAD,
-    BackwardCursor,
-    Beginning,
-    ForwardCursor,
-    LogFiles,
-    ends_in_foreign_line,
-)
+from eventstore._log._reading import HEAD, Beginning, ForwardCursor
+from eventstore._log._reading_backwards import BackwardCursor, ends_in_foreign_line
 from eventstore._log._snapshot import Snapshot, SnapshotTaker
 from eventstore._log._stream_reading import StreamCursor, UntrueIndexError, find_stream
 from eventstore._store import Bookmark, Page, SubscribedPage

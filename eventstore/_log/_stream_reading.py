@@ -19,7 +19,9 @@ from eventstore._events import MAIN_STREAM, E, Recorded
 from eventstore._log._index_files import IndexFiles, log_has
 from eventstore._log._index_run import BROKEN, IndexRun, Mark, hash_stream
 from eventstore._log._lines import LF, LINE_BYTES_READ_MAX, is_intact
-from eventstore._log._reading import BackwardCursor, Beginning, ForwardCursor, LogFiles
+from eventstore._log._log_files import LogFiles
+from eventstore._log._reading import Beginning, ForwardCursor
+from eventstore._log._reading_backwards import BackwardCursor
 from eventstore._log._snapshot import Snapshot
 
 __all__ = ["StreamCursor", "UntrueIndexError", "find_stream"]

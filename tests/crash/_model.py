@@ -13,8 +13,10 @@ import eventstore as es
 from eventstore._codec import Codec
 from eventstore._events import NO_COMMIT, ExpectedVersion
 from eventstore._log._files import Files
+from eventstore._log._log_files import LogFiles
 from eventstore._log._names import LogNames
-from eventstore._log._reading import BackwardCursor, ForwardCursor, LogFiles
+from eventstore._log._reading import ForwardCursor
+from eventstore._log._reading_backwards import BackwardCursor
 from eventstore._log._request import Request
 from eventstore._log._snapshot import SnapshotTaker
 from tests.crash._disk import Directory, Inode, SimulatedDisk

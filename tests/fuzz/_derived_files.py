@@ -21,8 +21,9 @@ from eventstore._codec import Codec
 from eventstore._log._bookmarks import bookmark_at, prove
 from eventstore._log._commit import Committer
 from eventstore._log._files import Files
+from eventstore._log._log_files import LogFiles
 from eventstore._log._log_reader import LogReader
-from eventstore._log._reading import ForwardCursor, LogFiles
+from eventstore._log._reading import ForwardCursor
 from eventstore._log._snapshot import SnapshotTaker
 from projections._projection import Loaded
 from projections._snapshots import Saved, Snapshots

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 import eventstore as es
 from eventstore._codec import Codec
-from eventstore._log._reading import ForwardCursor, LogFiles
+from eventstore._log._log_files import LogFiles
+from eventstore._log._reading import ForwardCursor
 from eventstore._log._request import Request
 from eventstore._log._snapshot import SnapshotTaker
 from tests.recovery._logs import NAMES, append, content, opened

@@ -18,8 +18,10 @@ from eventstore._log._commit import Committer
 from eventstore._log._files import Files
 from eventstore._log._index_keeper import INDEX_BYTES
 from eventstore._log._lock_record import LockRecord, decode_record, encode_record
+from eventstore._log._log_files import LogFiles
 from eventstore._log._names import LogNames
-from eventstore._log._reading import BackwardCursor, ForwardCursor, LogFiles
+from eventstore._log._reading import ForwardCursor
+from eventstore._log._reading_backwards import BackwardCursor
 from eventstore._log._request import Request
 from eventstore._log._snapshot import SnapshotTaker
 

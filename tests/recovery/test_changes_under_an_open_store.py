@@ -13,7 +13,8 @@ import eventstore as es
 from eventstore._codec import Codec
 from eventstore._log._commit import Committer
 from eventstore._log._files import DiskFiles, Files
-from eventstore._log._reading import ForwardCursor, LogFiles
+from eventstore._log._log_files import LogFiles
+from eventstore._log._reading import ForwardCursor
 from eventstore._log._snapshot import SnapshotTaker
 from tests._files import Call, FaultyFiles
 from tests.format._independent_reader import read_log
