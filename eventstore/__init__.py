@@ -66,12 +66,8 @@ from eventstore._log._log_store import LogStore, memory_store, open_store
 from eventstore._log._memory_files import MemoryFiles
 from eventstore._log._recovery import Recovery
 from eventstore._log._salvage import PositionRange, Salvage, salvage_log
-from eventstore._log._verify import (
-    ChecksumVerification,
-    Verification,
-    verify_checksums,
-    verify_log,
-)
+from eventstore._log._verification import ChecksumVerification, Verification
+from eventstore._log._verify import verify_checksums, verify_log
 from eventstore._loop import (
     LOOP_EVENTS,
     EventPublished,

@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 import eventstore as es
-from eventstore._log import _verify
+from eventstore._log import _verifier
 from eventstore._log._lines import SUFFIX_BYTES
 
 LF = b"\n"
@@ -304,7 +304,7 @@ def test_what_is_found_does_not_depend_on_where_chunks_end(
         log.write_bytes(broken)
         whole = es.verify_log(log)
         with monkeypatch.context() as patched:
-            patched.setattr(_verify, "CHUNK_BYTES", chunk_bytes)
+            patched.setattr(_verifier, "CHUNK_BYTES", chunk_bytes)
             assert es.verify_log(log) == whole
 
 
@@ -320,7 +320,7 @@ def test_checksums_alone_find_the_same_changed_bytes(
     log = _without_lock_record(tmp_path / "copy", path.read_bytes() + foreign + b"no record\n")
     _write(log, *([_event("y" * number)] * number for number in sizes), stream="main")
     content = log.read_bytes()
-    monkeypatch.setattr(_verify, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(_verifier, "CHUNK_BYTES", chunk_bytes)
     dice = random.Random(chunk_bytes)
     for broken in [content, *(_broken(content, dice) for _ in range(150))]:
         log.write_bytes(broken)

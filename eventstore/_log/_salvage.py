@@ -6,11 +6,10 @@ holds a `.partial` file and no log is a salvage that was interrupted.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -18,18 +17,13 @@ from typing import Final
 import msgspec
 
 from eventstore._errors import StoreUnavailableError
-from eventstore._log._crc import crc32
-from eventstore._log._feed import CHUNK_BYTES
 from eventstore._log._files import DiskFiles, Files, FileStat
 from eventstore._log._findings import Finding
-from eventstore._log._lines import LF, LINE_BYTES_READ_MAX, is_intact
-from eventstore._log._lock import LogLock
 from eventstore._log._names import LogNames
-from eventstore._log._repair import write_all
 from eventstore._log._rescue import Kept, Rescuer
-from eventstore._log._scan import NUL, ends_as_foreign_record
-from eventstore._log._snapshot import Segment, Snapshot, SnapshotTaker
-from eventstore._log._verify import Progress, Verification, names_of, verify_files
+from eventstore._log._salvage_logs import NewLog, OldLog
+from eventstore._log._verification import Progress, Verification
+from eventstore._log._verify import names_of, verify_files
 from eventstore._timestamps import UnixTimeText, format_timestamp
 
 __all__ = ["SALVAGE_STREAM", "PositionRange", "Salvage", "salvage_log"]
@@ -169,9 +163,9 @@ def _salvage(
 ) -> Salvage:
     verify = partial(verify_files, lock_timeout_seconds=lock_timeout_seconds)
     found = verify(files, names, progress=progress and _half(progress, behind=False))
-    old = _OldLog(files, names, lock_timeout_seconds=lock_timeout_seconds)
+    old = OldLog(files, names, lock_timeout_seconds=lock_timeout_seconds)
     rescuer = Rescuer(durable_position=old.durable_position)
-    new = _NewLog(target, names)
+    new = NewLog(target, names)
     try:
         tell = progress and _half(progress, behind=True)
         for _ in old.read(rescuer, progress=tell):
@@ -180,7 +174,8 @@ def _salvage(
         _move(rescuer, new)
         result = _result(rescuer, found, files.path(names.active), new.path, old.checksum)
         if target is not None:
-            new.write_own(_record_of(result, old.status))
+            record = _record_of(result, old.status)
+            new.write([Kept(record, SALVAGE_STREAM, 0, is_ours=True)])
             new.finish()
             _check(verify(target, LogNames(new.temporary)), result)
             new.publish()
@@ -195,151 +190,12 @@ def _half(progress: Progress, *, behind: bool) -> Progress:
     return lambda done, total: progress(done + total * behind, 2 * total)
 
 
-def _move(rescuer: Rescuer, new: _NewLog) -> None:
+def _move(rescuer: Rescuer, new: NewLog) -> None:
     for group in rescuer.groups:
         new.write(group)
         for number, kept in enumerate(group, new.position - len(group) + 1):
             rescuer.ranges.add(kept.position, number)
     rescuer.groups.clear()
-
-
-class _OldLog:
-    """The bytes of the damaged log, as they were at one moment."""
-
-    def __init__(self, files: Files, names: LogNames, *, lock_timeout_seconds: float) -> None:
-        self.checksum = 0
-        self._files = files
-        lock = LogLock(files, names, create=False)
-        taker = SnapshotTaker(files, names, lock_timeout_seconds=lock_timeout_seconds)
-        try:
-            record = lock.read_record()
-            self._snapshot: Snapshot = taker.take()
-        finally:
-            lock.close()
-            taker.close()
-        last = self._snapshot.segments[-1]
-        status = files.stat(last.name)
-        assert status is not None, "a segment has just been listed"
-        self.status: FileStat = status
-        is_of_this = record is not None and record.inode == last.inode
-        self.durable_position = record.position if record is not None and is_of_this else 0
-
-    def read(self, rescuer: Rescuer, *, progress: Progress | None) -> Iterator[None]:
-        """Give every line to the rescuer; yield after each chunk."""
-        segments = self._snapshot.segments
-        total, before = sum(segment.end for segment in segments), 0
-        for segment in segments:
-            for offset in self._read_segment(segment, rescuer):
-                if progress is not None:
-                    progress(before + offset, total)
-                yield
-            before += segment.end
-
-    def _read_segment(self, segment: Segment, rescuer: Rescuer) -> Iterator[int]:
-        handle = self._files.open(segment.name, "read")
-        rest, skipping, offset = b"", False, 0
-        try:
-            while offset < segment.end:
-                data = self._files.pread(handle, min(CHUNK_BYTES, segment.end - offset), offset)
-                if not data:
-                    msg = f"{self._files.path(segment.name)} became shorter while it was read"
-                    raise OSError(msg)
-                self.checksum = crc32(data, self.checksum)
-                offset += len(data)
-                *lines, rest = (rest + data).split(LF)
-                if skipping and lines:
-                    rescuer.skip()
-                    del lines[0]
-                    skipping = False
-                for line in lines:
-                    if len(line) <= LINE_BYTES_READ_MAX:
-                        rescuer.take(line)
-                    else:
-                        rescuer.skip()
-                if len(rest) > LINE_BYTES_READ_MAX or skipping:
-                    rest, skipping = b"", True
-                yield offset
-        finally:
-            self._files.close(handle)
-        if is_intact(rest):
-            rescuer.take(rest)
-        elif ends_as_foreign_record(rest):
-            rescuer.take(rest.rstrip(NUL))
-
-
-class _NewLog:
-    """Writes a log from its first line on, in one segment; or only counts."""
-
-    def __init__(self, files: Files | None, names: LogNames) -> None:
-        self.position = 0
-        self.temporary = f"{names.active}.partial"
-        self.path = None if files is None else files.path(names.active)
-        self._files = files
-        self._names = names
-        self._handle: int | None = None
-        self._running = 0
-        self._versions: dict[str, int] = {}
-        self._buffer: list[bytes] = []
-        self._buffered = 0
-        if files is not None:
-            made = files.mkdir("")
-            if not made and files.listdir(""):
-                reason = "is there already; a salvage goes into a new directory"
-                raise StoreUnavailableError(path=files.path(""), reason=reason)
-            self._handle = files.open(self.temporary, "append", exclusive=True)
-
-    def write(self, group: Sequence[Kept]) -> None:
-        """Write the lines of one commit, or one foreign line."""
-        end = b',"commit":[%d,%d]' % (self.position + 1, self.position + len(group))
-        for kept in group:
-            self.position += 1
-            version = self._versions[kept.stream] = self._versions.get(kept.stream, 0) + 1
-            if kept.is_ours:
-                numbers = b',"version":%d,"position":%d%b' % (version, self.position, end)
-                body = kept.content + numbers
-                self._running = crc32(body, self._running)
-                tail = b',"crc":"%08x%08x"}\n' % (crc32(body), self._running)
-            else:
-                body, tail = kept.content, LF
-                self._running = crc32(body, self._running)
-            self._running = crc32(tail, self._running)
-            self._buffer += (body, tail)
-            self._buffered += len(body) + len(tail)
-        if self._buffered >= CHUNK_BYTES:
-            self._flush()
-
-    def write_own(self, content: bytes) -> None:
-        """Write the event that says where the log comes from."""
-        self.write([Kept(content, SALVAGE_STREAM, 0, is_ours=True)])
-
-    def finish(self) -> None:
-        """Make everything durable, under the temporary name."""
-        self._flush()
-        if self._files is not None and self._handle is not None:
-            self._files.fsync(self._handle)
-            self._files.close(self._handle)
-            self._handle = None
-
-    def publish(self) -> None:
-        """Give the log its name."""
-        assert self._files is not None, "there is a log to name"
-        self._files.rename(self.temporary, self._names.active)
-        self._files.fsync_directory("")
-
-    def abandon(self) -> None:
-        """Take away what was written; the directory stays, empty."""
-        if self._files is None:
-            return
-        if self._handle is not None:
-            self._files.close(self._handle)
-            self._handle = None
-        with contextlib.suppress(OSError):
-            self._files.unlink(self.temporary)
-
-    def _flush(self) -> None:
-        if self._files is not None and self._handle is not None:
-            write_all(self._files, self._handle, b"".join(self._buffer))
-        self._buffer, self._buffered = [], 0
 
 
 def _result(

@@ -20,7 +20,8 @@ from eventstore._foreign import Envelope, ForeignLine, decode_exact, decode_fore
 from eventstore._log._lines import LF, decode_header, has_suffix, is_intact
 from eventstore._log._lock_record import RECORD_BYTES, decode_record, encode_record
 from eventstore._log._log_reader import LogReader
-from eventstore._log._verify import Verification, verify_files
+from eventstore._log._verification import Verification
+from eventstore._log._verify import verify_files
 from eventstore._runs import MemoryWorkspace
 from eventstore._runs._event_loop_log import (
     LINE_BYTES_MAX,
