@@ -205,8 +205,8 @@ class EventStore(EventReader[E], Protocol[E]):
 
         Raises:
             VersionConflictError: the stream is at another version. Nothing was recorded.
-            EventRefusedError: an event would not read back equal, is too large, or the key was
-                used with other events. Nothing was recorded.
+            EventRefusedError: an event would not read back equal, is too large, the key was used
+                with other events, or an argument is none. Nothing was recorded.
             StoreBusyError: the lock was held by someone else until the deadline. Nothing was
                 recorded.
             CommitUnknownError: the write or the sync failed. Whether the events survive is known

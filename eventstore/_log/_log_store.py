@@ -8,15 +8,15 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, get_args, overload
 
 import anyio
 
 from eventstore._claims import Owner, Ownership
 from eventstore._codec import LINE_BYTES_MAX, LINE_BYTES_MAX_LIMIT, Codec, check_stream
-from eventstore._errors import EventStoreError, StoreUnavailableError
+from eventstore._errors import EventRefusedError, EventStoreError, StoreUnavailableError
 from eventstore._event_types import EventTypes
-from eventstore._events import Appended, E, ExpectedVersion, HistoryEvent
+from eventstore._events import Appended, E, Expectation, ExpectedVersion, HistoryEvent
 from eventstore._log._claim_files import StreamClaim
 from eventstore._log._commit import Committer
 from eventstore._log._files import DiskFiles, Files
@@ -35,7 +35,7 @@ __all__ = ["LOCK_TIMEOUT_SECONDS", "SEGMENT_BYTES_MAX", "LogStore", "memory_stor
 
 SEGMENT_BYTES_MAX: Final = 256 * 2**20
 LOCK_TIMEOUT_SECONDS: Final = 30.0
-_READ_THREADS: Final = 4
+_DURABILITIES: Final = get_args(Durability)
 
 T = TypeVar("T")
 
@@ -92,9 +92,17 @@ class LogStore(LogReader[E]):
         durability: Durability | None = None,
     ) -> Appended:
         """Record events at the end of a stream, all of them or none; see `EventStore.append`."""
+        if durability is None:
+            durability = self._durability
+        elif durability not in _DURABILITIES:
+            raise EventRefusedError(_no_durability(durability))
+        if type(expected_version) is not int:
+            _check_expected(expected_version)
+        if not isinstance(events, list):
+            _check_sequence(events)
         now = self._time_text(self._clock())
         bodies, contents, size = self._codec.encode(stream, events, key=key, meta=meta, now=now)
-        synced = (durability or self._durability) == "synced"
+        synced = durability == "synced"
         request = Request(stream, bodies, contents, expected_version, key, synced, size)
         writer = self._writer
         if not writer.has_room(size):
@@ -211,9 +219,12 @@ def open_store(
         StoreBusyError: another process held the lock until the deadline.
         StoreUnavailableError: the path is not a file, or cannot be used.
         EventTypesError: `types` and its union differ.
+        ValueError: there is no such durability.
 
     Cancellation: leaving waits until everything accepted is recorded, also when cancelled.
     """
+    if durability not in _DURABILITIES:
+        raise ValueError(_no_durability(durability))
     types.check_union()
     full: str = os.path.abspath(os.fspath(path))  # noqa: PTH100 - no symlink may be resolved
     directory, name = os.path.split(full)
@@ -344,6 +355,24 @@ async def _open_log(
         store._writer.discard()  # noqa: SLF001
         committer.close()
         store._taker.close()  # noqa: SLF001
+
+
+def _no_durability(durability: object) -> str:
+    return f"durability is 'synced' or 'written', not {durability!r:.80}"
+
+
+def _check_expected(expected: object) -> None:
+    if isinstance(expected, bool) or not isinstance(expected, int | Expectation):
+        reason = (
+            f"expected_version is a number, NO_STREAM, STREAM_EXISTS or ANY, not {expected!r:.80}"
+        )
+        raise EventRefusedError(reason)
+
+
+def _check_sequence(events: object) -> None:
+    if not isinstance(events, Sequence):
+        reason = f"events stand in a list or tuple, not in a {type(events).__name__}"
+        raise EventRefusedError(reason)
 
 
 async def _run(writer: Writer, errors: list[EventStoreError]) -> None:

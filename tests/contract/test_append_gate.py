@@ -236,3 +236,34 @@ async def test_any_event_that_is_accepted_reads_back_equal(
             read = found[0].event
             assert isinstance(read, Noted)
             assert is_same(read.anything, event.anything)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "text"),
+    [
+        ("durability", "sync", "durability is 'synced' or 'written', not 'sync'"),
+        ("durability", "SYNCED", "durability is 'synced' or 'written', not 'SYNCED'"),
+        ("durability", True, "durability is 'synced' or 'written', not True"),
+        ("durability", [], r"durability is 'synced' or 'written', not \[\]"),
+        ("expected_version", "0", "not '0'"),
+        ("expected_version", None, "not None"),
+        ("expected_version", 0.0, "not 0.0"),
+        ("expected_version", False, "not False"),
+        ("events", es.MergeQueued(), "events stand in a list or tuple, not in a MergeQueued"),
+        ("events", {es.MergeQueued()}, "not in a set"),
+        ("events", iter([es.MergeQueued()]), "not in a list_iterator"),
+        ("events", None, "not in a NoneType"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+async def test_an_argument_of_another_kind_is_refused(
+    backend: Backend, argument: str, value: Any, text: str
+) -> None:
+    """It is a mistake, not a wish: nothing weaker is done, and no conflict is made of it."""
+    arguments: dict[str, Any] = {"events": [es.MergeQueued()], "expected_version": 0}
+    async with backend.open() as store:
+        before = backend.raw()
+        with pytest.raises(es.EventRefusedError, match=f"{text}; nothing was recorded"):
+            await store.append("otter", **{**arguments, argument: value})
+        assert backend.raw() == before
+        assert (await store.append("otter", **arguments)).version == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import anyio
 import pytest
@@ -340,3 +341,13 @@ async def test_an_uninvited_writer_is_noticed(backend: Backend) -> None:
     async with backend.open() as store:
         assert await events(store) == [ONE]
         assert store.recovery.noise == 1
+
+
+@pytest.mark.parametrize("durability", ["sync", "SYNCED", "", None, True])
+async def test_a_store_opens_with_a_durability_that_exists(tmp_path: Path, durability: Any) -> None:
+    """A mistyped one would weaken every append, and nobody would notice before the power cut."""
+    path = tmp_path / "log" / "history.jsonl"
+    with pytest.raises(ValueError, match="durability is 'synced' or 'written', not "):
+        async with es.open_store(path, durability=durability):
+            pass
+    assert not path.parent.exists()
