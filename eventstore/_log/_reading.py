@@ -74,9 +74,8 @@ class ForwardCursor(Generic[E]):
     @property
     def reached(self) -> Beginning:
         """Where another cursor would go on, once the caller has what was given out."""
-        scanner = self._scanner
-        verified_position = min(scanner.verified_position, scanner.settled.position)
-        return Beginning(self._segment, self._first_position, scanner.settled, verified_position)
+        settled, verified_position = self._scanner.settled, self._scanner.verified_position
+        return Beginning(self._segment, self._first_position, settled, verified_position)
 
     @property
     def main_version(self) -> int:

@@ -155,6 +155,7 @@ class Scanner(Generic[L]):
         self._unsettled: Place | None = None
         self._unsettled_lines = 0
         self._unsettled_bad = 0
+        self._proved_from: int | None = None  # verified position, if what is unsettled is damage
         self._commit: list[L] = []  # of a commit that is not whole yet
         self._commit_offsets: list[int] = []
         self._chain: list[_Held[L]] = []  # lines of ours that only chain among themselves
@@ -179,8 +180,10 @@ class Scanner(Generic[L]):
 
     @property
     def verified_position(self) -> int:
-        """Of the last line of ours that fitted."""
-        return self._verified_position
+        """Of the last line of ours that fitted, before `settled`: who begins there needs it."""
+        if self._proved_from is not None:
+            return self._proved_from
+        return min(self._verified_position, self.settled.position)
 
     @property
     def sound(self) -> tuple[int, int]:
@@ -317,7 +320,7 @@ class Scanner(Generic[L]):
         if self._commit:
             lines, offsets = self._commit + lines, self._commit_offsets + offsets
             self._commit, self._commit_offsets = [], []
-            self._unsettled = None
+            self._unsettled = self._proved_from = None
             self._unsettled_lines = 0
         if MAIN_STREAM in [line.stream for line in lines]:
             self._main_version = next(
@@ -484,7 +487,12 @@ class Scanner(Generic[L]):
             and line.position == chain[-1].line.position + 1
             and crc32(body, self._chain_running) == claimed
         )
-        if not follows:
+        if follows:  # so what stands before it is as the line before claims, not as was computed
+            before = msgspec.structs.replace(
+                held.before, position=line.position - 1, running=self._chain_running
+            )
+            held = held._replace(before=before)
+        else:
             chain = self._chain = []
         chain.append(held)
         self._chain_running = crc32(suffix, claimed)
@@ -504,6 +512,7 @@ class Scanner(Generic[L]):
             )
         )
         self._unsettled_lines -= len(chain)  # these are shown below
+        doubted, first = self._unsettled, chain[0].before.offset
         self._void_unsettled()
         self._chain = []
         self._verified_position, self._verified_end = line.position, held.end
@@ -512,6 +521,10 @@ class Scanner(Generic[L]):
                 continue
             self._position = good.line.position
             self._take_fitting(good.line, good.before)
+        if self._unsettled is not None and self._unsettled.offset == first:
+            # What stands before the first of them is not known. Whoever begins anew with this
+            # commit must begin before the damage, and find it again.
+            self._unsettled, self._proved_from = doubted, verified
         return self._chain_running
 
     def _damage(self, damage: Damage) -> None:
@@ -533,7 +546,7 @@ class Scanner(Generic[L]):
     def _void_unsettled(self) -> None:
         self.counts.void += self._unsettled_lines
         self.counts.bad += self._unsettled_bad
-        self._unsettled = None
+        self._unsettled = self._proved_from = None
         self._unsettled_lines = self._unsettled_bad = 0
         self._drop_commit()
 

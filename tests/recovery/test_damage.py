@@ -557,3 +557,34 @@ def test_lines_put_in_before_a_foreign_record_hide_no_event_of_ours(lines: bytes
     assert positions == sorted(set(positions))
     assert {recorded.position: recorded for recorded in shown if recorded.commit.first} == ours
     assert read_backwards(files) == shown
+
+
+def _shared() -> es.MemoryFiles:
+    """A log shared with the original: long commits of ours between its records."""
+    files = es.MemoryFiles()
+    with opened(files) as committer:
+        append(committer, request("otter", *iterations(*range(1, 8))))
+        append(committer, request("heron", *iterations(*range(11, 20))))
+        append_raw(files, foreign(31) + b"\n")
+        append(committer, request("otter", *iterations(8)))
+    append_raw(files, foreign(32) + b"\n")
+    return files
+
+
+@pytest.mark.parametrize("to_lf", [False, True])
+@pytest.mark.parametrize("chunk_bytes", [300, 512, 1_111, 1_600])
+def test_a_changed_byte_hides_the_same_events_from_both_ends(
+    monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, *, to_lf: bool
+) -> None:
+    """Also where what proves the damage is a commit that goes on in the next chunk."""
+    for name in ("_reading.CHUNK_BYTES", "_reading_backwards.CHUNK_BYTES"):
+        monkeypatch.setattr(f"eventstore._log.{name}", chunk_bytes)
+    monkeypatch.setattr("eventstore._log._reading_backwards._TAIL_BLOCK_BYTES", 200)
+    sound = _shared()
+    whole = len(read(sound))
+    for offset in range(0, len(content(sound)), 7):
+        files = flipped(sound, ACTIVE, offset, to_lf=to_lf)
+        forwards = [(recorded.position, recorded.event) for recorded in read(files)]
+        backwards = [(recorded.position, recorded.event) for recorded in read_backwards(files)]
+        assert backwards == forwards, offset
+        assert len(forwards) >= whole - 10, offset  # the longest commit, and a foreign record
