@@ -45,18 +45,33 @@ Note: TypeAlias = Callable[[int, int, str, Severity], None]
 class NotingScanner(Scanner[Header]):
     """A scanner that takes down where the lines stand that are no events."""
 
-    def __init__(self, note: Note, place: Place, *, watch: int, offsets: bool) -> None:
+    def __init__(
+        self,
+        note: Note,
+        place: Place,
+        *,
+        watch: int,
+        offsets: bool,
+        verified_position: int | None = None,
+    ) -> None:
         super().__init__(
-            decoder=header_decoder, foreign=_header, place=place, watch=watch, offsets=offsets
+            decoder=header_decoder,
+            foreign=_header,
+            place=place,
+            watch=watch,
+            offsets=offsets,
+            verified_position=verified_position,
         )
         self._note = note
         self._bad_places: list[Place] = []  # in an end that may still be cut
+        self._is_damage = False  # what is unsettled
 
     def note_bad_end(self) -> None:
         """Take down the bad lines of an end that will not be cut."""
         for before in self._bad_places:
             reason = "a line that claims to be ours, and whose checksum or form is wrong"
-            self._note(before.offset, before.position + 1, reason, "malformed")
+            severity: Severity = "damage" if self._is_damage else "malformed"
+            self._note(before.offset, before.position + 1, reason, severity)
         self._bad_places = []
 
     def _other(self, line: bytes, before: Place) -> None:
@@ -90,6 +105,7 @@ class NotingScanner(Scanner[Header]):
 
     def _damage(self, damage: Damage) -> None:
         super()._damage(damage)
+        self._is_damage = True
         self._note(damage.offset, damage.position, damage.reason, "damage")
 
     def _void_unsettled(self) -> None:
@@ -99,7 +115,14 @@ class NotingScanner(Scanner[Header]):
         void = self.counts.void - void
         if before is not None and void:
             reason = f"{void} lines of a commit that never became whole; they are no events"
+            if self._is_damage:
+                reason = f"{void} lines of a commit that is no longer whole; they are not shown"
             self._note(before.offset, before.position + 1, reason, "notice")
+
+    def _take_line(self, line: bytes, offset: int, running: int) -> int:
+        after = super()._take_line(line, offset, running)
+        self._is_damage = self._is_damage and self._unsettled is not None
+        return after
 
 
 def _describe(line: bytes) -> str:

@@ -52,6 +52,7 @@ class Verifier:
         self._versions: dict[str, int] = {}  # of the last event of each stream
         self._counts = dict.fromkeys(("foreign", "noise", "void", "bad"), 0)
         self._place = START
+        self._verified_position = 0  # up to `_place`, less if what stands before it is damaged
 
     def verify(self, snapshot: Snapshot, record: LockRecord | None) -> None:
         """Look through everything."""
@@ -191,16 +192,21 @@ class Verifier:
             The scanner that saw the end.
         """
         place, watched = start, start.running if watch == start.offset else None
+        verified = self._verified_position
         while True:
-            place = self._pass_over(handle, place, end=end)
-            scanner = NotingScanner(self.note, place, watch=watch, offsets=True)
+            passed = self._pass_over(handle, place, end=end)
+            if passed != place:
+                place, verified = passed, passed.position
+            scanner = NotingScanner(
+                self.note, place, watch=watch, offsets=True, verified_position=verified
+            )
             is_over = self._scan_lines(handle, scanner, end=end)
             watched = watched if scanner.watched is None else scanner.watched
             if is_over:
                 scanner.watched = watched
                 return scanner
             self._count(scanner)
-            place = scanner.place
+            place, verified = scanner.place, scanner.place.position
 
     def _scan_lines(self, handle: int, scanner: NotingScanner, *, end: int) -> bool:
         """Look at line after line, until they are sound again.
@@ -258,6 +264,7 @@ class Verifier:
 
     def _add(self, scanner: NotingScanner) -> None:
         self._place = scanner.place
+        self._verified_position = scanner.verified_position
         self._count(scanner)
 
     def _count(self, scanner: NotingScanner) -> None:
