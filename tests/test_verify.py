@@ -472,3 +472,16 @@ def test_lines_beside_damage_are_of_a_commit_that_was_whole(tmp_path: Path) -> N
     assert (rest.severity, rest.position) == ("notice", 3)
     assert first < rest.offset < second
     assert rest.reason == ("2 lines of a commit that is no longer whole; they are not shown")
+
+
+def test_a_log_cut_at_the_end_of_a_commit_is_not_sound(tmp_path: Path) -> None:
+    """The lock record remembers more than there is; whoever verifies wants to know."""
+    path = tmp_path / "history.jsonl"
+    first, _, end = _write(path, [_event()], [_event()], [_event()])
+    with path.open("r+b") as file:
+        file.truncate(first)
+    for found in (es.verify_log(path), es.verify_checksums(path)):
+        assert not found.is_sound
+        (finding,) = found.findings
+        assert (finding.severity, finding.offset, finding.position) == ("damage", first, 2)
+        assert f"{end} bytes durable, up to position 3, and the file has {first}" in finding.reason

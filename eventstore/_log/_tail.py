@@ -451,7 +451,12 @@ class Tail:
             scanner, recent, before = self._scan_active(start, record, size)
         contradicted = False
         if not trusted:  # one that is trusted ends where the verified bytes do
-            record, contradicted = weigh_record(files, handle, record, scanner, start)
+            told, (record, contradicted) = (
+                record,
+                weigh_record(files, handle, record, scanner, start),
+            )
+            if told is not None and record is None and told.end > size:
+                self._warn_of_stale(told, size)
         plan = plan_recovery(
             settled=scanner.settled,
             sound=scanner.sound,
@@ -498,6 +503,16 @@ class Tail:
         self._last_bytes = self._durable_bytes = last_bytes[-_TAIL_BYTES:]
         fresh = self.record("idle")
         return None if trusted else fresh
+
+    def _warn_of_stale(self, record: LockRecord, size: int) -> None:
+        _logger.warning(
+            "%s: the lock record calls %d bytes durable, up to position %d, and the file has %d: "
+            "it was cut, or another one was put in its place; it is taken as it is",
+            self._files.path(self._names.active),
+            record.end,
+            record.position,
+            size,
+        )
 
     def _is_still_alone(self, size: int) -> bool:
         """Whether what was judged torn is not, after all, what somebody is just writing.

@@ -142,8 +142,7 @@ class Verifier:
         scanner = self._scan(handle, start, end=segment.end, watch=watch)
         proven, contradicted = weigh_record(self._files, handle, record, scanner, start)
         if record is not None and proven is None:
-            reason = "the lock record speaks of another file that stood here; it does not count"
-            self.note(0, start.position + 1, reason, "notice")
+            self._note_stale_record(record, segment, scanner.settled)
         record = proven
         self._judge_end(scanner, size=segment.end, record=record, contradicted=contradicted)
         if record is not None and record.state == "failed":
@@ -151,6 +150,19 @@ class Verifier:
             reason = "the last writer met an I/O error; the next one copies the file to a new inode"
             self.note(record.end, record.position + 1, reason, "notice")
         self._add(scanner)
+
+    def _note_stale_record(self, record: LockRecord, segment: Segment, settled: Place) -> None:
+        """A record that fits no bytes of this file: it is not judged by it, but somebody should."""
+        if record.end <= segment.end:
+            reason = "the lock record speaks of another file that stood here; it does not count"
+            self.note(0, record.segment, reason, "notice")
+            return
+        reason = (
+            f"the lock record calls {record.end} bytes durable, up to position {record.position}, "
+            f"and the file has {segment.end}: it was cut, or another one was put in its place, "
+            "which the next writer will take as it is"
+        )
+        self.note(settled.offset, settled.position + 1, reason, "damage")
 
     def _judge_end(
         self, scanner: NotingScanner, *, size: int, record: LockRecord | None, contradicted: bool

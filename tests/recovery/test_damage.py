@@ -491,6 +491,25 @@ def test_a_file_restored_in_place_is_not_judged_by_a_stale_record() -> None:
     assert [r.position for r in read(files)] == [1, 2, 3]
 
 
+def test_a_log_that_ends_before_its_lock_record_is_taken_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Cut or replaced, nobody can tell; but nobody should have to find out by missing events."""
+    caplog.set_level(logging.WARNING, logger="eventstore")
+    files = _single()
+    stale = record(files)
+    assert stale is not None
+    overwrite(files, lines_of(files)[0])
+    with opened(files) as committer:
+        assert committer.position == 1
+    (message,) = [entry.getMessage() for entry in caplog.records]
+    assert f"calls {stale.end} bytes durable, up to position {stale.position}" in message
+    caplog.clear()
+    with opened(files):
+        pass
+    assert not caplog.records  # the record is now that of this file
+
+
 def test_a_record_of_another_segment_proves_nothing() -> None:
     """I10: a record counts for the segment it names only."""
     files = _tiny_segments()
