@@ -407,6 +407,20 @@ def test_what_is_no_log_is_exit_code_3(tmp_path: Path, command: str) -> None:
         assert next_step in what_next
 
 
+@pytest.mark.parametrize("command", ["show", "resume", "verify", "repair", "check-types"])
+def test_a_path_that_no_file_can_have_is_exit_code_3(tmp_path: Path, command: str) -> None:
+    """A name of 256 bytes and a link to itself cannot be looked at; the system's reason is told."""
+    (tmp_path / "circle").symlink_to("circle")
+    loop = ["main"] if command == "resume" else []
+    for name in ("x" * 256, "circle"):
+        done = _run(command, tmp_path / name, *loop)
+        assert (done.returncode, done.stdout) == (3, ""), name
+        what, what_next = done.stderr.splitlines()
+        assert what.startswith(f"error[E-PATH] {tmp_path / name}")
+        assert "no such file" not in what
+        assert what_next == "  next   name the .jsonl file that is written to"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("shwo", "x"), ("show",), ("show", "--no-such"), ("verify", "a", "b"), ("prove", "x")],

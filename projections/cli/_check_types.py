@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -12,7 +11,7 @@ import msgspec
 
 import eventstore as es
 from projections.cli._damage import damage_found, refuse_damage
-from projections.cli._errors import ExitCode
+from projections.cli._errors import ExitCode, refuse_missing
 from projections.cli._text import clean, count
 
 __all__ = ["check_types"]
@@ -61,8 +60,7 @@ def check_types(path: str, types: es.EventTypes[Any], *, as_json: bool) -> ExitC
         CliError: the log is damaged, after the report was printed.
         EventStoreError: there is no log, or it cannot be read.
     """
-    if not Path(path).exists():
-        raise es.StoreUnavailableError(path=path, reason="there is no such file")
+    refuse_missing(path)
     with damage_found() as found:
         kinds = anyio.run(_read, path, types)
     misfits = sum(kind.unknown for kind in kinds if kind.known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import sys
@@ -18,7 +19,7 @@ from eventstore import (
 )
 from projections.cli._text import clean
 
-__all__ = ["CliError", "ExitCode", "explain", "until_stopped"]
+__all__ = ["CliError", "ExitCode", "explain", "refuse_missing", "until_stopped"]
 
 
 class ExitCode(enum.IntEnum):
@@ -91,11 +92,28 @@ def explain(error: EventStoreError, path: str) -> CliError:
             return CliError("E-STORE", str(error), exit_code=ExitCode.BUG, next_step="")
 
 
+def refuse_missing(path: str) -> None:
+    """Refuse a log that is not there; a reader takes it for an empty one.
+
+    Raises:
+        StoreUnavailableError: it is not there, or the system does not say whether it is.
+    """
+    try:
+        Path(path).stat()
+    except FileNotFoundError as error:
+        raise StoreUnavailableError(path=path, reason="there is no such file") from error
+    except OSError as error:
+        raise StoreUnavailableError(path=path, reason=f"{error.strerror}") from error
+
+
 def _what_to_name(path: str) -> str:
     there = Path(path)
-    if there.is_symlink():
-        return f"name the file it leads to: {os.path.realpath(path)}"
-    if there.is_dir():
-        logs = sorted(entry.name for entry in there.glob("*.jsonl"))
-        return f"name the file in it: {there / logs[0]}" if logs else "name a .jsonl file"
+    with contextlib.suppress(OSError):  # no advice is worth an error of its own
+        if there.is_symlink():
+            target = os.path.realpath(path)
+            if not Path(target).is_symlink():  # else it leads to itself
+                return f"name the file it leads to: {target}"
+        elif there.is_dir():
+            logs = sorted(entry.name for entry in there.glob("*.jsonl"))
+            return f"name the file in it: {there / logs[0]}" if logs else "name a .jsonl file"
     return "name the .jsonl file that is written to"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -13,7 +12,7 @@ import eventstore as es
 from projections._resume import ResumePlan, resume_plan
 from projections._tools import OpenTool
 from projections.cli._damage import damage_found, refuse_damage
-from projections.cli._errors import CliError, ExitCode
+from projections.cli._errors import CliError, ExitCode, refuse_missing
 from projections.cli._owner import driver
 from projections.cli._text import clean, count, shown_time
 
@@ -34,8 +33,7 @@ def resume(path: str, loop: str, *, as_json: bool) -> ExitCode:
     with damage_found() as damages:
         plan, ownership = anyio.run(_load, path, loop)
     if plan.last_event_at is None:
-        if not Path(path).exists():
-            raise es.StoreUnavailableError(path=path, reason="there is no such file")
+        refuse_missing(path)
         message = f"{path}: there is no loop {loop!r:.300}"
         next_step = f"loopledger show {path}"
         raise CliError("E-LOOP", message, exit_code=ExitCode.NOT_FOUND, next_step=next_step)

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
@@ -20,7 +19,7 @@ from projections._overlay import Overlay, overlay
 from projections._projection import Loaded, Projection
 from projections._registry import REGISTRY
 from projections.cli._damage import damage_found, refuse_damage
-from projections.cli._errors import ExitCode
+from projections.cli._errors import ExitCode, refuse_missing
 from projections.cli._owner import driver
 from projections.cli._text import clean, count, shown_time
 
@@ -67,8 +66,8 @@ def show(path: str, *, as_json: bool) -> ExitCode:
     """
     with damage_found() as damages:
         views = anyio.run(_load, path)
-    if not views and not Path(path).exists():
-        raise es.StoreUnavailableError(path=path, reason="there is no such file")
+    if not views:
+        refuse_missing(path)
     if as_json:
         _print_json(views)
     else:
