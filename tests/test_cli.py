@@ -463,6 +463,56 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
         assert process.returncode == 141
 
 
+@pytest.mark.parametrize("arguments", [("show",), ("show", "--json"), ("schema",), ("--help",)])
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
+)
+def test_output_that_cannot_be_written_is_exit_code_1(
+    tmp_path: Path, arguments: tuple[str, ...], redirection: str, reason: str
+) -> None:
+    """On a full disk and where stdout is closed, one line on stderr says why, as of `cat`."""
+    path = [_three_loops(tmp_path / "history.jsonl")] if arguments[0] == "show" else []
+    done = _run_redirected(redirection, *arguments, *path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error[E-OUTPUT] the output could not be written: {reason}\n"
+
+
+@pytest.mark.parametrize("redirection", ["2> /dev/full", "2>&-", "2>&- <&-"])
+def test_errors_that_cannot_be_written_keep_their_exit_code(
+    tmp_path: Path, redirection: str
+) -> None:
+    """Nobody hears them then, and they do not go to stdout instead."""
+    done = _run_redirected(redirection, "show", tmp_path / "missing.jsonl")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    path = _three_loops(tmp_path / "history.jsonl")
+    assert _run_redirected(redirection, "show", path).stdout == _run("show", path).stdout
+    assert _run_redirected(f"> /dev/full {redirection}", "show", path).returncode == 1
+
+
+def test_a_log_never_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """With all three closed a torn end is still repaired, and nothing is printed into the log."""
+    path = _write(tmp_path / "history.jsonl", {"otter": [STARTED]})
+    content = path.read_bytes()
+    path.write_bytes(content + b"{")
+    done = _run_redirected("<&- >&- 2>&-", "repair", "--apply", path)
+    assert done.returncode == 1
+    assert path.read_bytes() == content
+    assert _run("verify", path).returncode == 0
+
+
+def _run_redirected(redirection: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = f'exec "$0" -m projections.cli "$@" {redirection}'
+    return subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable, *arguments],
+        env=_environment(COLUMNS="100"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
 def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
     """While it waits for a writer, Ctrl-C ends it with 130 and without a traceback."""
     path = _write(tmp_path / "history.jsonl", {"otter": [STARTED]})

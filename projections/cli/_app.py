@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import traceback
 from collections.abc import Generator, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ import click
 
 from eventstore import EventStoreError
 from projections.cli._errors import CliError, ExitCode, explain, until_stopped
+from projections.cli._streams import OutputError, complain
 from projections.cli._text import clean
 
 __all__ = ["run"]
@@ -185,13 +185,13 @@ def _run(arguments: list[str]) -> int:
     except CliError as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputError):
         raise
     except Exception:  # noqa: BLE001 - a bug must not print what an agent wrote, uncleaned
         for line in traceback.format_exc().splitlines():
-            print(clean(line), file=sys.stderr)
-        print("error[E-BUG] this is a bug in loopledger; please report it", file=sys.stderr)
-        return ExitCode.BUG
+            complain(clean(line))
+        complain("error[E-BUG] this is a bug in loopledger; please report it")
+        return ExitCode.FAILED
 
 
 def _invoke(arguments: list[str]) -> int:

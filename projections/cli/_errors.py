@@ -7,9 +7,7 @@ import enum
 import os
 import sys
 from collections.abc import Callable
-from io import TextIOWrapper
 from pathlib import Path
-from typing import cast
 
 from eventstore import (
     CorruptLogError,
@@ -17,6 +15,7 @@ from eventstore import (
     StoreBusyError,
     StoreUnavailableError,
 )
+from projections.cli._streams import OutputError, complain, discard, guard_streams
 from projections.cli._text import clean
 
 __all__ = ["CliError", "ExitCode", "explain", "refuse_missing", "until_stopped"]
@@ -26,7 +25,7 @@ class ExitCode(enum.IntEnum):
     """How a command ended. The meanings are stable."""
 
     OK = 0
-    BUG = 1
+    FAILED = 1
     USAGE = 2
     NOT_FOUND = 3
     NOT_SOUND = 4
@@ -53,24 +52,26 @@ class CliError(Exception):
 
     def show(self) -> None:
         """Print it on stderr."""
-        print(f"error[{self.code}] {clean(str(self))}", file=sys.stderr)
+        complain(f"error[{self.code}] {clean(str(self))}")
         if self.next_step:
-            print(f"  next   {clean(self.next_step)}", file=sys.stderr)
+            complain(f"  next   {clean(self.next_step)}")
 
 
 def until_stopped(work: Callable[[], int]) -> int:
-    """Do something that prints, and make an exit code of Ctrl-C and of a closed pipe."""
-    # A terminal may not be UTF-8; an escape is better than no answer.
-    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
+    """Do something that prints, and make an exit code of Ctrl-C and of output that is lost."""
+    guard_streams()
     try:
         code = work()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Otherwise the interpreter tries once more to flush, and complains.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return ExitCode.PIPE_CLOSED
+    except OutputError as error:
+        discard(sys.stdout)
+        complain(f"error[E-OUTPUT] {error}")
+        return ExitCode.FAILED
     return code
 
 
@@ -89,7 +90,7 @@ def explain(error: EventStoreError, path: str) -> CliError:
                 "E-DAMAGE", str(error), exit_code=ExitCode.NOT_SOUND, next_step=next_step
             )
         case _:
-            return CliError("E-STORE", str(error), exit_code=ExitCode.BUG, next_step="")
+            return CliError("E-STORE", str(error), exit_code=ExitCode.FAILED, next_step="")
 
 
 def refuse_missing(path: str) -> None:
