@@ -242,6 +242,24 @@ def test_a_place_where_nothing_can_be_written_is_exit_code_3(tmp_path: Path) -> 
     assert "\x1b" not in done.stderr
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "0", "-1"])
+def test_a_time_that_is_none_is_an_error_of_the_command_line(tmp_path: Path, seconds: str) -> None:
+    """It has to be a finite number above 0; nothing is started."""
+    done = _run("--seconds", seconds, "--dir", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error[E-USAGE] Invalid value for '--seconds': ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_campaign_in_which_nothing_happened_proves_nothing(tmp_path: Path) -> None:
+    """In a time too short to kill anything nothing is lost either; that is no success."""
+    done = _run("--seconds", "1e-300", "--dir", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "0 appends acknowledged and 0 kills prove nothing" in done.stderr
+    assert "--seconds" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_disk_is_named_and_its_syncs_are_timed(tmp_path: Path) -> None:
     """Where there is /proc the file system has a name; the file that was timed is gone."""
     disk = look_at(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import traceback
 from collections.abc import Generator, Sequence
 from functools import partial
@@ -104,9 +105,19 @@ def _repair(path: str, *, apply: bool, into: str | None, as_json: bool) -> ExitC
         return repair(path, into=into, apply=apply, as_json=as_json)
 
 
+def _finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if math.isfinite(value):
+        return value
+    raise click.BadParameter(f"{value} is not a finite number.")
+
+
 @_cli.command("prove")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    default=60.0,
+    show_default=True,
 )
 @click.option(
     "--dir",

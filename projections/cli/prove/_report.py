@@ -28,7 +28,7 @@ def prove(*, seconds: float, directory: str, as_json: bool) -> ExitCode:
         as_json: print one object.
 
     Raises:
-        CliError: nothing can be written there.
+        CliError: nothing can be written there, or the time was too short for anything to happen.
     """
     try:
         scratch = Path(tempfile.mkdtemp(prefix="loopledger-prove-", dir=directory))
@@ -46,6 +46,8 @@ def prove(*, seconds: float, directory: str, as_json: bool) -> ExitCode:
         with status_line() as tell:
             campaign.run(seconds, lambda figures: tell(_in_short(figures)))
         keep = bool(campaign.faults)
+        if not keep:
+            _refuse_nothing(campaign.figures)
     finally:
         if not keep:
             shutil.rmtree(scratch)
@@ -57,6 +59,18 @@ def prove(*, seconds: float, directory: str, as_json: bool) -> ExitCode:
         if keep:
             print(f"The logs are kept in {clean(str(scratch))}")
     return ExitCode.NOT_SOUND if keep else ExitCode.OK
+
+
+def _refuse_nothing(figures: Figures) -> None:
+    if figures.acknowledged and figures.kills:
+        return
+    appends, kills = count(figures.acknowledged, "append"), count(figures.kills, "kill")
+    raise CliError(
+        "E-USAGE",
+        f"{appends} acknowledged and {kills} prove nothing",
+        exit_code=ExitCode.USAGE,
+        next_step="give it more time: --seconds 60",
+    )
 
 
 def _in_short(figures: Figures) -> str:
