@@ -34,11 +34,12 @@ STARTED = es.LoopStarted(prompt="implement auth")
 
 
 def _run(
-    *arguments: str | Path, columns: int = 100, **environment: str
+    *arguments: str | Path, columns: int = 100, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "projections.cli", *arguments],
         env=_environment(COLUMNS=str(columns), **environment),
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
@@ -186,6 +187,25 @@ def test_a_damaged_log_is_shown_around_the_damage(tmp_path: Path) -> None:
     assert "quick-lynx" in done.stdout
     assert "error[E-DAMAGE]" in done.stderr
     assert f"loopledger verify {path}" in done.stderr
+
+
+def test_the_command_that_is_advised_is_one_a_shell_understands(tmp_path: Path) -> None:
+    """Blanks and quotes in a path are quoted, and a leading dash makes no option of it."""
+    path = _write(tmp_path / "it's; a log.jsonl", {"otter": [STARTED]})
+    content = _write(path, {"otter": [es.MergeQueued()]}).read_bytes()
+    for name in (path.name, "-h"):
+        (tmp_path / name).write_bytes(content.replace(b"implement", b"impliment", 1))
+        for arguments in (("show", "--", name), ("resume", "--", name, "nobody")):
+            advised = _run(*arguments, cwd=tmp_path).stderr.rpartition("loopledger ")[2]
+            done = subprocess.run(
+                ["/bin/sh", "-c", f'"$0" -m projections.cli {advised}', sys.executable],
+                env=_environment(),
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stderr.count("E-PATH")) == (4, 0)
 
 
 def test_an_empty_log_holds_no_loop(tmp_path: Path) -> None:

@@ -183,6 +183,26 @@ def test_a_loop_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert "no such file" in done.stderr
 
 
+def test_a_damaged_log_is_verified_before_anything_is_resumed(tmp_path: Path) -> None:
+    """No append works where opening refuses, so the plan stands, and the one step is to verify."""
+    path = _write(tmp_path / "a log.jsonl", {LOOP: [STARTED]})
+    _write(path, {LOOP: [es.EventPublished(topic="build.done", payload="x")]})
+    content = _write(path, {LOOP: [es.IterationStarted(iteration=1)]}).read_bytes()
+    verify = f"loopledger verify '{path}'"
+    path.write_bytes(content.replace(b"build.done", b"build.gone", 1))
+    done = _run("resume", path, LOOP)
+    assert done.returncode == 4
+    assert done.stdout.startswith(f"{LOOP}: ")
+    assert [line for line in done.stdout.splitlines() if line.startswith("next")] == [
+        f"next   {verify}"
+    ]
+    assert json.loads(_run("resume", path, LOOP, "--json").stdout)["next"] == [verify]
+    path.write_bytes(content + b"{")  # a torn end is cut by opening, so the plan works
+    done = _run("resume", path, LOOP)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "next   await store.append(" in done.stdout
+
+
 def test_nothing_an_event_holds_drives_the_terminal(tmp_path: Path) -> None:
     """Prompts, topics, run ids, arguments and owners are shown as escapes."""
     path = tmp_path / "history.jsonl"

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from projections.cli._errors import CliError, ExitCode
+from projections.cli._text import command_line
 
 __all__ = ["damage_found", "refuse_damage"]
 
@@ -39,5 +40,5 @@ def refuse_damage(messages: Sequence[str], path: str) -> None:
             "E-DAMAGE",
             f"{path}: {messages[0]}",
             exit_code=ExitCode.NOT_SOUND,
-            next_step=f"what could be read is above; loopledger verify {path}",
+            next_step=f"what could be read is above; {command_line('verify', path)}",
         )

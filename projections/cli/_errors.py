@@ -16,7 +16,7 @@ from eventstore import (
     StoreUnavailableError,
 )
 from projections.cli._streams import OutputError, complain, discard, guard_streams
-from projections.cli._text import clean
+from projections.cli._text import clean, command_line
 
 __all__ = ["CliError", "ExitCode", "explain", "refuse_missing", "until_stopped"]
 
@@ -85,7 +85,7 @@ def explain(error: EventStoreError, path: str) -> CliError:
             next_step = "try again; if that process is stuck, end it: its lock ends with it"
             return CliError("E-LOCK", str(error), exit_code=ExitCode.BUSY, next_step=next_step)
         case CorruptLogError():
-            next_step = f"loopledger verify {path}"
+            next_step = command_line("verify", path)
             return CliError(
                 "E-DAMAGE", str(error), exit_code=ExitCode.NOT_SOUND, next_step=next_step
             )

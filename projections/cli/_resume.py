@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import anyio
@@ -14,7 +15,7 @@ from projections._tools import OpenTool
 from projections.cli._damage import damage_found, refuse_damage
 from projections.cli._errors import CliError, ExitCode, refuse_missing
 from projections.cli._owner import driver
-from projections.cli._text import clean, count, shown_time
+from projections.cli._text import clean, command_line, count, shown_time
 
 __all__ = ["resume"]
 
@@ -35,18 +36,20 @@ def resume(path: str, loop: str, *, as_json: bool) -> ExitCode:
     if plan.last_event_at is None:
         refuse_missing(path)
         message = f"{path}: there is no loop {loop!r:.300}"
-        next_step = f"loopledger show {path}"
+        next_step = command_line("show", path)
         raise CliError("E-LOOP", message, exit_code=ExitCode.NOT_FOUND, next_step=next_step)
+    # Where reading went around damage, opening for writing refuses: no step of the plan would work.
+    steps = [command_line("verify", path)] if damages else _next_steps(plan, ownership)
     if as_json:
         answer: dict[str, Any] = {
             "schema": "loopledger.resume/1",
             **msgspec.to_builtins(plan),
             "ownership": msgspec.to_builtins(ownership),
-            "next": _next_steps(plan, ownership),
+            "next": steps,
         }
         print(json.dumps(answer))  # ASCII only, as `show`
     else:
-        _print_plan(plan, ownership)
+        _print_plan(plan, ownership, steps)
     refuse_damage(damages, path)
     return ExitCode.OK
 
@@ -57,7 +60,7 @@ async def _load(path: str, loop: str) -> tuple[ResumePlan, es.Ownership | None]:
         return plan, (await store.owners([loop])).get(loop)
 
 
-def _print_plan(plan: ResumePlan, ownership: es.Ownership | None) -> None:
+def _print_plan(plan: ResumePlan, ownership: es.Ownership | None, steps: Sequence[str]) -> None:
     print(f"{clean(plan.loop)}: {_where(plan)}")
     lines = {
         "prompt": None if plan.prompt is None else _short(plan.prompt),
@@ -71,7 +74,7 @@ def _print_plan(plan: ResumePlan, ownership: es.Ownership | None) -> None:
             print(f"  {name:<10} {clean(value)}")
     for tool in plan.open_tools:
         print(f"  {'unknown':<10} {clean(_unknown(tool))}")
-    for step in _next_steps(plan, ownership):
+    for step in steps:
         print(f"next   {clean(step)}")
 
 

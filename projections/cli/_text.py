@@ -7,10 +7,11 @@ the clipboard), hides text, or reorders it. Every string that is printed passes 
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import datetime
 from typing import Final, overload
 
-__all__ = ["clean", "count", "shown_time"]
+__all__ = ["clean", "command_line", "count", "shown_time"]
 
 _UNSAFE: Final = re.compile(
     "["
@@ -26,6 +27,13 @@ _BYTE_MAX: Final = 0xFF
 def clean(text: str) -> str:
     r"""Show what a terminal would act upon as an escape: `\n`, `\x1b`, `\u202e`."""
     return _UNSAFE.sub(_escape, text)
+
+
+def command_line(command: str, path: str) -> str:
+    """Say how to run one of our commands on a path, as a shell takes it. Not cleaned."""
+    if path.startswith("-"):
+        path = f"./{path}"  # else it is an option
+    return shlex.join(("loopledger", command, path))
 
 
 def count(number: int, singular: str) -> str:
