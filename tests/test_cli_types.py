@@ -85,13 +85,34 @@ def test_a_log_that_todays_code_reads_is_all_right(directory: Path) -> None:
     done = _run("check-types", log, "mine:EVENTS", cwd=directory)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[0].endswith("3 events of 2 kinds; all fit")
-    assert lines[1:] == [
-        "1 event of kinds nobody registered: they read as Unknown",
+    assert lines == [
+        (
+            f"{log}: 3 events of 2 kinds; 2 of registered kinds fit, "
+            "1 of kinds nobody registered, read as Unknown"
+        ),
         "events unknown kind",
         "2 0 paid",
         r"1 1 evil\x1b[2J\u202e (not registered)",
     ]
+
+
+def test_a_log_of_kinds_that_nobody_registered_does_not_fit_all(directory: Path) -> None:
+    """Nothing was checked, so nothing is said to fit."""
+    log = _write(directory, Hostile(), Hostile())
+    done = _run("check-types", log, "mine:EVENTS", cwd=directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    first = done.stdout.splitlines()[0]
+    assert first == f"{log}: 2 events of 1 kind; 2 of kinds nobody registered, read as Unknown"
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\xff garbage\n", b"[1]\n{}\n"])
+def test_a_file_without_events_is_said_to_have_none(directory: Path, content: bytes) -> None:
+    """One line, and no table of nothing."""
+    log = directory / "history.jsonl"
+    log.write_bytes(content)
+    done = _run("check-types", log, "mine:EVENTS", cwd=directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{log}: no events, so there is nothing to check\n"
 
 
 def test_events_that_do_not_fit_fail_the_check_and_are_explained(directory: Path) -> None:

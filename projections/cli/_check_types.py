@@ -104,12 +104,12 @@ def _is_unknown(event: object) -> bool:
 
 
 def _print_report(path: str, kinds: list[_Kind], misfits: int) -> None:
+    if not kinds:
+        print(f"{clean(path)}: no events, so there is nothing to check")
+        return
     events = sum(kind.events for kind in kinds)
-    unregistered = sum(kind.unknown for kind in kinds if not kind.known)
-    verdict = f"{count(misfits, 'event')} of known kinds cannot be read" if misfits else "all fit"
+    verdict = _verdict(events, sum(kind.events for kind in kinds if not kind.known), misfits)
     print(f"{clean(path)}: {count(events, 'event')} of {count(len(kinds), 'kind')}; {verdict}")
-    if unregistered:
-        print(f"{count(unregistered, 'event')} of kinds nobody registered: they read as Unknown")
     print(f"{'events':>9} {'unknown':>9}  kind")
     for kind in kinds:
         note = "" if kind.known else " (not registered)"
@@ -120,3 +120,14 @@ def _print_report(path: str, kinds: list[_Kind], misfits: int) -> None:
                     f"{'':>21}{count(reason.events, 'event')}, the first at position "
                     f"{reason.position}: {clean(reason.reason)}"
                 )
+
+
+def _verdict(events: int, unregistered: int, misfits: int) -> str:
+    rest = f"{unregistered} of kinds nobody registered, read as Unknown"
+    if misfits:
+        verdict = f"{count(misfits, 'event')} of known kinds cannot be read"
+        return f"{verdict}, {rest}" if unregistered else verdict
+    if not unregistered:
+        return "all fit"
+    registered = events - unregistered
+    return f"{registered} of registered kinds fit, {rest}" if registered else rest
