@@ -22,6 +22,7 @@ from rich.cells import cell_len
 import eventstore as es
 import projections as pj
 from eventstore._log._lines import SUFFIX_BYTES
+from projections.cli._errors import ExitCode
 from projections.cli._text import clean
 
 ROOT = Path(__file__).parent.parent
@@ -460,6 +461,14 @@ def test_help_is_for_those_who_ask_and_those_who_say_nothing() -> None:
         assert (done.returncode, done.stderr) == (0, "")
         for command in ("show", "verify", "repair", "prove"):
             assert command in done.stdout
+
+
+def test_help_lists_every_exit_code() -> None:
+    """A script's author finds each number a command can end with."""
+    text = _run("--help").stdout
+    listed = re.search(r"Exit codes: ([^.]*)\.", text)
+    assert listed is not None
+    assert {int(number) for number in re.findall(r"\d+", listed[1])} == set(ExitCode)
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:

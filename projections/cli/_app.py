@@ -28,7 +28,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs
 def _cli() -> None:
     """Look at loop histories. Nothing here writes to them but `repair --apply`.
 
-    Exit codes: 0 all is well, 2 usage, 3 no log there, 4 not sound, 5 locked, 7 extra missing.
+    Exit codes: 0 all is well, 1 a bug of ours or output that could not be written, 2 usage, 3 no
+    log there, 4 not sound, 5 locked, 7 extra missing, 130 Ctrl-C, 141 the reader went away.
     """
 
 
