@@ -164,7 +164,7 @@ def test_show_says_what_does_not_fit_the_history(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [28, 40, 50, 64, 80, 200])
 def test_no_line_is_wider_than_the_terminal(tmp_path: Path, columns: int) -> None:
-    """Columns are dropped and texts are cut, but one loop is one line, with its state."""
+    """Columns are dropped and texts are wrapped, but one loop is one row, with its state."""
     streams: dict[str, Sequence[es.LoopEvent]] = {
         "bright-otter": [es.LoopStarted(prompt="日本語のプロンプト " * 20), *_iteration(1)],
         "x" * 200: [es.LoopStarted(prompt="short"), es.LoopTerminated(signal="SIGTERM")],
@@ -172,10 +172,38 @@ def test_no_line_is_wider_than_the_terminal(tmp_path: Path, columns: int) -> Non
     done = _run("show", _write(tmp_path / "history.jsonl", streams), columns=columns)
     lines = done.stdout.splitlines()
     assert max(map(cell_len, lines)) <= columns
-    rows = lines[3:5]
-    assert "running" in rows[0]
-    assert "terminated" in rows[1]
-    assert lines[5].strip() == ""
+    (header,) = (number for number, line in enumerate(lines) if line.startswith("loop  "))
+    assert "running" in lines[header + 1]
+    assert "terminated" in lines[header + 2]
+    assert lines[header + 3].strip() == ""
+
+
+@pytest.mark.parametrize("columns", [28, 40, 50, 64, 80, 200])
+def test_no_fact_is_lost_in_a_narrow_terminal(tmp_path: Path, columns: int) -> None:
+    """What the table has no room for stands in the summary, whose lines are wrapped, not cut."""
+    path = _three_loops(tmp_path / "history.jsonl")
+    _write(path, {"quick-lynx": [es.MergeQueued(), es.LoopDiscarded(reason="it's no use " * 10)]})
+    text = _run("show", path, columns=columns).stdout
+    shown = re.sub(r"\s", "", text)
+    for fact in (
+        f"3 loops, 20 events in {path}",
+        "2 completed, 1 failed, 0 events published",
+        "merge failed conflict",
+        "prompt implement auth",
+        "it's no use " * 10,
+    ):
+        assert fact.replace(" ", "") in shown, fact
+    assert text.count("succeeded") == 1
+    assert re.search(r"^quick-lynx .* 8\b|^  events +8 *$", text, flags=re.MULTILINE)
+    assert re.search(r"^bright-otter .* 9\b|^  events +9 *$", text, flags=re.MULTILINE)
+
+
+def test_a_text_of_any_length_is_shown_in_a_few_lines(tmp_path: Path) -> None:
+    """A prompt may be a book; its beginning is shown, and `--json` has all of it."""
+    path = _write(tmp_path / "history.jsonl", {"otter": [es.LoopStarted(prompt="word " * 9_000)]})
+    lines = _run("show", path, columns=80).stdout.splitlines()
+    assert len(lines) < 20
+    assert any(line.rstrip().endswith("…") for line in lines)
 
 
 def test_a_damaged_log_is_shown_around_the_damage(tmp_path: Path) -> None:

@@ -123,12 +123,12 @@ def _print_tables(path: str, views: Mapping[str, Loaded[_View]]) -> None:
     from rich.text import Text
 
     from projections.cli._console import open_console
-    from projections.cli._table import LoopRow, loop_table, summary_grid
+    from projections.cli._table import LoopRow, hidden_cells, loop_table, summary_grid
 
     console = open_console()
     events = sum(loaded.state.events for loaded in views.values())
     title = f"{count(len(views), 'loop')}, {count(events, 'event')} in {clean(path)}"
-    console.print(Text(title), overflow="ellipsis", no_wrap=True)
+    console.print(Text(title))
     if not views:
         return
     rows = [
@@ -137,17 +137,20 @@ def _print_tables(path: str, views: Mapping[str, Loaded[_View]]) -> None:
     ]
     console.print()
     console.print(loop_table(rows, width=console.width))
-    for loop, loaded in views.items():
+    for row, loaded in zip(rows, views.values(), strict=True):
+        hidden = hidden_cells(row, width=console.width)
         console.print()
-        console.print(Text(clean(loop), style="bold"), overflow="ellipsis", no_wrap=True)
-        console.print(summary_grid(_summary_lines(loaded.state), width=console.width))
+        console.print(Text(clean(row.loop), style="bold"))
+        console.print(summary_grid(_summary_lines(loaded.state, hidden), width=console.width))
 
 
-def _summary_lines(view: _View) -> dict[str, str]:
-    """What is known of one loop; what is not known has no line."""
+def _summary_lines(view: _View, hidden: Mapping[str, str]) -> dict[str, str]:
+    """What is known of one loop, also what the table hides; what is not known has no line."""
     entry, summary = view.entry, view.summary
     lines = {
         "prompt": summary.prompt,
+        "outcome": entry.outcome if "outcome" in hidden else None,
+        "events": hidden.get("events"),
         "started": shown_time(summary.started_at),
         "ended": shown_time(summary.ended_at),
         "iterations": (

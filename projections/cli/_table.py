@@ -12,18 +12,19 @@ from projections.cli._text import clean
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["LoopRow", "loop_table", "summary_grid"]
+__all__ = ["LoopRow", "hidden_cells", "loop_table", "summary_grid"]
 
 _GAP: Final = 2
 _LOOP_MIN: Final = 8
 _PROMPT_MIN: Final = 12
+_CHARACTERS_MAX: Final = 300  # of a value in a summary; --json has all of it
 _TIERS: Final = (
     (80, ("loop", "state", "outcome", "last", "failed", "events", "prompt")),
     (64, ("loop", "state", "outcome", "last", "failed", "events")),
     (50, ("loop", "state", "last", "failed", "events")),
     (0, ("loop", "state", "last")),
 )
-"""From which width on which columns are shown. Where a loop stands is shown always."""
+"""From which width on which columns are shown; `hidden_cells` are the others."""
 _NUMBERS: Final = frozenset({"last", "failed", "events"})
 _STYLES: Final = {
     "running": "cyan",
@@ -56,7 +57,7 @@ def loop_table(rows: Sequence[LoopRow], *, width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    columns = next(columns for width_min, columns in _TIERS if width >= width_min)
+    columns = _columns(width)
     cells = [_cells(row) for row in rows]
     widths = {
         name: max([Text(name).cell_len, *(Text(cell[name]).cell_len for cell in cells)])
@@ -77,18 +78,28 @@ def loop_table(rows: Sequence[LoopRow], *, width: int) -> Table:
     return table
 
 
+def hidden_cells(row: LoopRow, *, width: int) -> dict[str, str]:
+    """What the table has no column for at a width, by the column's name."""
+    columns = _columns(width)
+    return {name: cell for name, cell in _cells(row).items() if name not in columns}
+
+
 def summary_grid(lines: Mapping[str, str], *, width: int) -> Table:
-    """Lay out names and values, each on one line that is cut at the width."""
+    """Lay out names and values; a value is wrapped at the width, and cut where it is a book."""
     from rich.table import Table
     from rich.text import Text
 
     named = max(map(len, lines)) + _GAP
     grid = Table.grid(padding=(0, _GAP, 0, 0), pad_edge=False)
     grid.add_column(width=named, style="dim", no_wrap=True)
-    grid.add_column(width=max(1, width - named - _GAP), no_wrap=True, overflow="ellipsis")
+    grid.add_column(width=max(1, width - named - _GAP), overflow="fold")
     for name, value in lines.items():
-        grid.add_row(f"  {name}", Text(clean(value)))
+        grid.add_row(f"  {name}", Text(_shorten(clean(value))))
     return grid
+
+
+def _columns(width: int) -> tuple[str, ...]:
+    return next(columns for width_min, columns in _TIERS if width >= width_min)
 
 
 def _cells(row: LoopRow) -> dict[str, str]:
@@ -102,6 +113,10 @@ def _cells(row: LoopRow) -> dict[str, str]:
         "events": str(row.events),
         "prompt": "-" if entry.prompt is None else clean(entry.prompt),
     }
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _CHARACTERS_MAX else f"{text[:_CHARACTERS_MAX].rstrip()}…"
 
 
 def _fit(widths: dict[str, int], width: int) -> None:
