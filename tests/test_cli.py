@@ -558,6 +558,21 @@ def test_a_log_never_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
     assert _run("verify", path).returncode == 0
 
 
+def test_an_unbuffered_interpreter_prints_each_line_at_once() -> None:
+    """What `PYTHONUNBUFFERED` asks for holds: no printed line is lost when the process dies."""
+    program = (
+        "import os; from projections.cli._errors import until_stopped; "
+        "until_stopped(lambda: print('told') or os._exit(0))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=_environment(PYTHONUNBUFFERED="1"),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b"told\n"
+
+
 def _run_redirected(redirection: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = f'exec "$0" -m projections.cli "$@" {redirection}'
     return subprocess.run(

@@ -48,11 +48,12 @@ def guard_streams() -> None:
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     output = sys.stdout
+    is_unbuffered = isinstance(output, io.TextIOWrapper) and output.write_through
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Output(output.fileno(), "w", closefd=False)),
         encoding=output.encoding,
         errors="backslashreplace",  # a terminal may not be UTF-8; an escape is better than nothing
-        line_buffering=output.isatty(),
+        line_buffering=output.isatty() or is_unbuffered,
     )
 
 
