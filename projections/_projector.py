@@ -218,16 +218,22 @@ class Projector(Generic[E]):
         starts again what has failed. Handlers are not called.
 
         Args:
-            of: which; all projections and read models if none is named.
+            of: which; all projections and read models if none is named. Where nothing of the
+                kind was opened here, the rebuild is done at its first turn.
             resume: go on with a rebuild that was broken off, of this revision and this log.
 
         Returns:
             An iterator of `Progress`; see `Rebuild` for what it raises.
 
         Raises:
+            TypeError: one is a handler.
             ValueError: one was not opened here.
         """
         found = [self._follower(one) for one in of] or self._seen_by_readers
+        for one in found:
+            if isinstance(one, HandlerRunner):
+                message = f"{one.name!r} is a handler: what it has done cannot be built anew"
+                raise TypeError(message)
         projections = [one.projection for one in found if isinstance(one, Table)]
         runners = [one for one in found if isinstance(one, ModelRunner)]
         data = bool(runners) or any(projection.data for projection in projections)

@@ -156,7 +156,7 @@ class Rebuild(AsyncIterator[Progress], Generic[E]):
             for build in builds:
                 await build.keep()
         self._seconds += time.monotonic() - begun
-        position = _lowest_position(builds)
+        position = min(map(_position, builds), default=self._goal)
         return Progress(
             position=position,
             total=max(position, self._store.position),
@@ -167,6 +167,8 @@ class Rebuild(AsyncIterator[Progress], Generic[E]):
 
     async def _step(self, builds: Sequence[Build[E]], events: int) -> bool:
         """Read some pages; say whether the log held no more."""
+        if not builds:
+            return True  # nobody is to be given any
         for build in builds:
             build.check()
         wanted = self._events + events
@@ -198,7 +200,3 @@ def _position(build: Build[E]) -> int:
 
 def _lowest(builds: Sequence[Build[E]]) -> Bookmark | None:
     return min(builds, key=_position).bookmark
-
-
-def _lowest_position(builds: Sequence[Build[E]]) -> int:
-    return min(map(_position, builds))

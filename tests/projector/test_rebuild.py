@@ -275,6 +275,36 @@ async def test_a_rebuild_of_an_empty_log_is_done_at_once(backend: Backend) -> No
         assert (progress.is_done, progress.total, progress.eta_seconds) == (True, 0, 0.0)
 
 
+async def test_a_rebuild_of_nothing_is_done_at_once(backend: Backend, tmp_path: Path) -> None:
+    """A projector with handlers only, or with nothing, has nothing that lags behind the log."""
+
+    async def handle(_: es.Recorded[es.Event]) -> None: ...
+
+    handler = pj.Handler(name="nothing", handle=handle)
+    async with backend.open() as store:
+        await append(store, 3)
+        for handlers in ([], [handler]):
+            opened = pj.open_projector(store, handlers=handlers, snapshots=tmp_path / "saved")
+            async with opened as projector:
+                with soon():
+                    (progress,) = [one async for one in projector.rebuild()]
+                assert (progress.is_done, progress.events, progress.eta_seconds) == (True, 0, 0.0)
+                assert progress.position == progress.total == 3
+
+
+async def test_a_handler_is_no_thing_to_rebuild(backend: Backend, tmp_path: Path) -> None:
+    """It would call it again for everything; that is refused, not passed over."""
+
+    async def handle(_: es.Recorded[es.Event]) -> None: ...
+
+    handler: Any = pj.Handler(name="mails", handle=handle)
+    async with backend.open() as store:
+        opened = pj.open_projector(store, COUNT, handlers=[handler], snapshots=tmp_path / "saved")
+        async with opened as projector:
+            with pytest.raises(TypeError, match="'mails' is a handler"):
+                projector.rebuild(COUNT, handler)
+
+
 async def test_a_rebuild_cancelled_anywhere_gives_what_an_undisturbed_one_gives(
     backend: Backend, tmp_path: Path
 ) -> None:
