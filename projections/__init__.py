@@ -101,7 +101,11 @@ from projections._overlay import STALLED_AFTER_SECONDS, LoopStanding, Overlay, o
 from projections._owners import Claim, OwnedReader, claim, registry
 from projections._projection import Loaded, Projection, first, latest
 from projections._projector import Follows, Projector, Status, open_projector
-from projections._projector_errors import ProjectionFailedError, RebuildLostError
+from projections._projector_errors import (
+    ProjectionFailedError,
+    ProjectorClosedError,
+    RebuildLostError,
+)
 from projections._read_model import Checkpoint, ReadModel, ReadModelSession
 from projections._rebuild import Progress, Rebuild
 from projections._registry import REGISTRY
@@ -149,6 +153,7 @@ __all__ = [
     "Projection",
     "ProjectionFailedError",
     "Projector",
+    "ProjectorClosedError",
     "PublishedTopic",
     "ReadModel",
     "ReadModelSession",

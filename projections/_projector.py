@@ -17,7 +17,7 @@ from projections._builds import ModelRebuild, TablesBuild, advance
 from projections._handlers import Handler, HandlerRunner
 from projections._model_runner import ModelRunner
 from projections._projection import Projection, S
-from projections._projector_errors import ProjectionFailedError
+from projections._projector_errors import ProjectionFailedError, ProjectorClosedError
 from projections._read_model import ReadModel
 from projections._rebuild import Build, Rebuild
 from projections._saver import Saver
@@ -145,6 +145,7 @@ class Projector(Generic[E]):
         self._snapshots = snapshots
         self._save_every_events = save_every_events
         self._bell = Bell()
+        self._is_closed = False
         self._turn = anyio.Lock()  # held while a page is folded and shown
         self._rebuilding = anyio.Lock()
         self._tables = {one.name: Table(one) for one in projections}
@@ -189,11 +190,12 @@ class Projector(Generic[E]):
         """Wait until readers see a position: `await projector.wait_for(appended.position)`.
 
         Args:
-            position: of the log. One that it never gets is waited for without end.
+            position: of the log. One that it never gets is waited for until the block ends.
             of: which; all projections and read models if none is named, but no handlers.
 
         Raises:
             ProjectionFailedError: one of them has stopped before.
+            ProjectorClosedError: the block of `open_projector` has ended before.
             ValueError: one was not opened here.
 
         Cancellation: nothing has changed.
@@ -205,6 +207,11 @@ class Projector(Generic[E]):
                 if status.checkpoint < position:
                     if status.failure is not None:
                         raise status.failure.again()
+                    if self._is_closed:
+                        raise ProjectorClosedError(
+                            f"position {position} was not reached, {status.name!r:.80} is at "
+                            f"position {status.checkpoint}"
+                        )
                     return False
             return True
 
@@ -261,7 +268,9 @@ class Projector(Generic[E]):
         return works + [one.run for one in self._handlers.values()]
 
     async def _end(self) -> None:
-        """Save what is worth it, and close."""
+        """Tell who still waits, save what is worth it, and close."""
+        self._is_closed = True
+        self._bell.ring()
         await self._saver.save(self._tables.values())
         await self._saver.save_half(self._building.values())
         for handler in self._handlers.values():

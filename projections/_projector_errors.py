@@ -1,4 +1,4 @@
-"""Why something that follows the log has stopped."""
+"""Why something that follows the log has stopped, or was closed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from eventstore import EventStoreError
 
-__all__ = ["Follower", "ProjectionFailedError", "RebuildLostError"]
+__all__ = ["Follower", "ProjectionFailedError", "ProjectorClosedError", "RebuildLostError"]
 
 Follower: TypeAlias = Literal["projection", "handler", "read model"]
 
@@ -40,6 +40,14 @@ class ProjectionFailedError(EventStoreError):
         return ProjectionFailedError(
             name=self.name, position=self.position, cause=self.cause, what=self.what
         )
+
+
+class ProjectorClosedError(EventStoreError):
+    """The block of `open_projector` has ended, so nothing follows the log any more."""
+
+    def __init__(self, undone: str) -> None:
+        super().__init__(f"the projector was closed: {undone}; open it again")
+        self.undone = undone
 
 
 class RebuildLostError(EventStoreError):

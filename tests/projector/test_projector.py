@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_type, cast
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 import eventstore as es
 import projections as pj
@@ -193,6 +194,80 @@ async def test_a_block_can_be_cancelled(backend: Backend) -> None:
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
     assert backend.open_handles() == 0
+
+
+async def test_who_still_waits_when_the_block_ends_is_told(backend: Backend) -> None:
+    """Nothing would ever wake that task again; it learns how far readers see."""
+    told: list[pj.ProjectorClosedError] = []
+
+    async def wait(projector: Projector[es.LoopEvent], of: Sequence[pj.Follows]) -> None:
+        with pytest.raises(pj.ProjectorClosedError, match="position 9 was not") as got:
+            await projector.wait_for(9, *of)
+        told.append(got.value)
+
+    async with backend.open() as store:
+        position = await append(store, 2)
+        with soon():
+            async with (
+                anyio.create_task_group() as tasks,
+                pj.open_projector(store, COUNT, pj.SUMMARY) as projector,
+            ):
+                await projector.wait_for(position)
+                for of in ([], [pj.SUMMARY]):
+                    tasks.start_soon(wait, projector, of)
+                await anyio.wait_all_tasks_blocked()
+                assert not told
+    assert ["at position 2;" in str(error) for error in told] == [True, True]
+
+
+async def test_a_wait_that_begins_after_the_block_ends_at_once(backend: Backend) -> None:
+    """What readers saw at the end they still see; for more there is nobody."""
+    async with backend.open() as store:
+        position = await append(store, 2)
+        async with pj.open_projector(store, COUNT, BROKEN) as projector:
+            with soon():
+                await projector.wait_for(position)
+        await append(store, 2)
+        with soon():
+            await projector.wait_for(position)
+            with pytest.raises(pj.ProjectorClosedError, match="'count' is at position 2"):
+                await projector.wait_for(position + 1)
+
+
+async def test_what_has_failed_is_told_after_the_block_too(backend: Backend) -> None:
+    """The failure says more than that the block has ended."""
+    async with backend.open() as store:
+        position = await append(store, 8)
+        async with pj.open_projector(store, BROKEN, COUNT) as projector:
+            with soon():
+                await projector.wait_for(position, COUNT)
+        with soon(), pytest.raises(pj.ProjectionFailedError):
+            await projector.wait_for(position)
+
+
+async def test_who_waits_is_told_when_the_store_fails_under_the_projector(
+    backend: Backend,
+) -> None:
+    """The store's error comes out of the block; a task outside of it does not wait on."""
+    told: list[pj.ProjectorClosedError] = []
+
+    async def wait(projector: Projector[es.LoopEvent]) -> None:
+        with pytest.raises(pj.ProjectorClosedError) as got:
+            await projector.wait_for(9)
+        told.append(got.value)
+
+    async def follow_until_it_closes(tasks: TaskGroup) -> None:
+        async with backend.open_reader() as reader, pj.open_projector(reader, COUNT) as projector:
+            tasks.start_soon(wait, projector)
+            await anyio.wait_all_tasks_blocked()
+            reader._taker.close()
+            await anyio.sleep_forever()
+
+    with soon():
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(es.StoreClosedError):
+                await follow_until_it_closes(tasks)
+    assert len(told) == 1
 
 
 async def test_names_must_differ(backend: Backend) -> None:
