@@ -50,11 +50,17 @@ class Saver(Generic[E]):
         return None if saved is None else Table(projection, saved.states, saved.bookmark)
 
     async def save(self, tables: Iterable[Table[Any, E]], *, anew: bool = False) -> None:
-        """Save those that got further since they were saved, or all of them."""
+        """Save those that got further since they were saved, or all of them.
+
+        Cancellation: what is not saved is tried again the next time.
+        """
         for table in list(tables):
-            if anew or table.position != self._positions.get(table.name, 0):
-                self._positions[table.name] = table.position
-                await self._save(_VIEW + table.name, table)
+            position = table.position  # it may go on meanwhile
+            if anew or position != self._positions.get(table.name, 0):
+                # Also if `anew`, when the saved states of this very position are other ones.
+                self._positions.pop(table.name, None)
+                if await self._save(_VIEW + table.name, table):
+                    self._positions[table.name] = position
 
     async def save_half(self, tables: Iterable[Table[Any, E]]) -> None:
         """Save what is half built."""
@@ -82,11 +88,13 @@ class Saver(Generic[E]):
                 old = old or saved
         return None, old
 
-    async def _save(self, name: str, table: Table[Any, E]) -> None:
-        if self._snapshots is not None and table.bookmark is not None:
-            saved = Saved(table.revision, table.bookmark, table.view())
-            state_type = table.projection.state_type
-            await anyio.to_thread.run_sync(self._snapshots.save, name, state_type, saved)
+    async def _save(self, name: str, table: Table[Any, E]) -> bool:
+        """Save a table; say whether it is on the disk now."""
+        if self._snapshots is None or table.bookmark is None:
+            return False
+        saved = Saved(table.revision, table.bookmark, table.view())
+        state_type = table.projection.state_type
+        return await anyio.to_thread.run_sync(self._snapshots.save, name, state_type, saved)
 
 
 def _next(saves: Iterator[Saved]) -> Saved | None:

@@ -19,7 +19,9 @@ import pytest
 import eventstore as es
 import projections as pj
 from projections import _snapshots
+from projections._saver import Saver
 from projections._snapshots import Saved, Snapshots
+from projections._view import Table
 from tests.contract._backends import Backend
 from tests.projector._logs import BROKEN, COUNT, append, counting, folded, soon
 
@@ -415,6 +417,61 @@ async def test_a_directory_that_cannot_be_used_costs_nothing_but_time(
     (tmp_path / "file").touch()
     for _ in range(2):
         await run_once(backend, tmp_path / "file" / "saved", 3, COUNT)
+
+
+@ANYIO
+async def test_what_could_not_be_saved_is_saved_at_the_end(
+    backend: Backend, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk has room again: states of the same position are tried once more."""
+    caplog.set_level(logging.WARNING, logger="projections")
+    directory.touch()  # a file where the directory should be cannot be written into by anybody
+    async with backend.open() as store:
+        await append(store, 5)
+        opened = pj.open_projector(store, COUNT, snapshots=directory, save_every_events=5)
+        async with opened:
+            with soon():
+                while "not saved" not in caplog.text:
+                    await anyio.lowlevel.checkpoint()
+            directory.unlink()
+        async with pj.open_projector(store, COUNT, snapshots=directory) as projector:
+            assert projector.view(COUNT).position == 5
+
+
+@ANYIO
+async def test_a_rebuild_that_could_not_be_saved_is_saved_at_the_end(
+    backend: Backend, directory: Path
+) -> None:
+    """What an older file holds is of the same position, and is wrong."""
+    await run_once(backend, directory, 5, counting())
+    mended = counting(step=100)
+    async with backend.open() as store:
+        async with pj.open_projector(store, mended, snapshots=directory) as projector:
+            aside = directory.rename(directory.with_name("aside"))
+            directory.touch()
+            with soon():
+                async for _ in projector.rebuild(mended):
+                    pass
+            directory.unlink()
+            aside.rename(directory)
+        async with pj.open_projector(store, mended, snapshots=directory) as projector:
+            assert projector.view(mended)["loop-0"].state == 200
+
+
+@ANYIO
+async def test_a_saving_that_was_cancelled_is_not_taken_for_done(directory: Path) -> None:
+    """The last saving, when everything ends, does it."""
+    async with es.memory_store() as store:
+        saver = Saver(store, Snapshots(directory))
+        table: Table[int, es.LoopEvent]
+        table = Table(COUNT, {"a": pj.Loaded(1, 1, 7)}, BOOKMARK)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await saver.save([table])
+        assert scope.cancelled_caught
+        await saver.save([table])
+    (loaded,) = Snapshots(directory).load("view of count", int)
+    assert loaded.states == {"a": pj.Loaded(1, 1, 7)}
 
 
 def test_a_state_without_a_type_is_read_as_what_it_began_as() -> None:
