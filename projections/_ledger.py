@@ -158,8 +158,8 @@ class Ledger:
             ToolFailedError: its recorded outcome is a failure, and it was not run; or it ran just
                 now, and what it returned cannot be recorded (no JSON, too large), which is
                 recorded as its failure.
-            EventRefusedError: the request cannot be recorded (no JSON, too large, or the store
-                does not know the kind). It was not run.
+            EventRefusedError: the request cannot be recorded (no mapping, no JSON, too large, or
+                the store does not know the kind). It was not run.
             EventStoreError: as `append`. If it came from the request, the tool was not run.
             Exception: what the body raised.
 

@@ -112,8 +112,12 @@ def call_content(name: str, arguments: Mapping[str, Any], discriminator: str) ->
     """What a call is recognised by; the order of the arguments does not matter.
 
     Raises:
-        EventRefusedError: something in it is not JSON.
+        EventRefusedError: something in it is not JSON, or the arguments are no mapping.
     """
+    if not isinstance(arguments, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - a model sends anything
+        raise EventRefusedError(
+            f"the arguments of tool {name!r:.80} are no mapping, but {arguments!r:.80}"
+        )
     content = [name, dict(arguments), discriminator]
     try:
         return msgspec.json.encode(content, order="deterministic")

@@ -362,6 +362,22 @@ async def test_a_request_that_cannot_be_recorded_does_not_run(
     assert await tool_events(store) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [None, (1,), 5, "make", [("cmd", "make")]],
+    ids=["none", "tuple", "int", "text", "pairs"],
+)
+async def test_arguments_without_names_are_refused_by_a_sentence(
+    store: es.EventStore[es.AgentEvent], arguments: Any
+) -> None:
+    """It says which tool and what was given; pairs too, which could be used up by a first look."""
+    tool = Tool()
+    with pytest.raises(es.EventRefusedError, match="arguments of tool 'bash' are no mapping, but "):
+        await pj.Ledger(store, LOOP).run_tool("bash", arguments, tool)
+    assert tool.runs == 0
+    assert await tool_events(store) == []
+
+
 @pytest.mark.parametrize("result", ["y" * 2**20, (1, 2), object()], ids=["large", "tuple", "other"])
 async def test_a_result_that_cannot_be_recorded_is_a_recorded_failure(
     store: es.EventStore[es.AgentEvent], result: object
