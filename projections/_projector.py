@@ -82,7 +82,8 @@ async def open_projector(
         `await projector.wait_for(store.position)` waits for that.
 
     Raises:
-        ValueError: two names are alike, or there is nowhere to save what handlers have done.
+        ValueError: two names are alike, `snapshots` is no path, or there is none to save what
+            handlers have done.
         EventStoreError: the log cannot be read (any more). The block is cancelled then.
 
     Cancellation: what is folded is saved, also then.

@@ -75,10 +75,13 @@ class Snapshots:
 
     Args:
         directory: made (0700) when something is saved.
+
+    Raises:
+        ValueError: no directory can be called that.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self._directory: str = os.path.abspath(os.fspath(directory))  # noqa: PTH100 - no symlink is resolved
+        self._directory: str = os.path.abspath(_checked(directory))  # noqa: PTH100 - no symlink is resolved
 
     def load(self, name: str, state_type: Any) -> Iterator[Saved]:
         """What was saved under a name and can be read, the newest first."""
@@ -167,6 +170,18 @@ class Snapshots:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _checked(directory: str | os.PathLike[str]) -> str:
+    """Refuse what every call of the system would refuse, before anything is begun."""
+    path = os.fspath(directory)
+    try:
+        if b"\0" not in os.fsencode(path):
+            return path
+    except UnicodeEncodeError:
+        pass
+    message = f"snapshots={path!r:.200} is no path: it has a NUL or half of a character in it"
+    raise ValueError(message)
 
 
 def _stem(name: str) -> str:

@@ -420,6 +420,16 @@ async def test_a_directory_that_cannot_be_used_costs_nothing_but_time(
 
 
 @ANYIO
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+async def test_what_no_directory_can_be_called_is_refused(backend: Backend, path: str) -> None:
+    """At once, by a sentence; not later, by whatever the operating system says."""
+    async with backend.open() as store:
+        with pytest.raises(ValueError, match=r"^snapshots=.* is no path"):
+            async with pj.open_projector(store, COUNT, snapshots=path):
+                pytest.fail("it was opened")
+
+
+@ANYIO
 async def test_what_could_not_be_saved_is_saved_at_the_end(
     backend: Backend, directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
