@@ -86,7 +86,8 @@ async def open_projector(
             handlers have done.
         EventStoreError: the log cannot be read (any more). The block is cancelled then.
 
-    Cancellation: what is folded is saved, also then.
+    Cancellation: what is folded is saved, also then. A step of a rebuild that another task is at
+        comes to its end first; the next one raises ProjectorClosedError.
     """
     projector = Projector(
         store,
@@ -246,7 +247,9 @@ class Projector(Generic[E]):
         runners = [one for one in found if isinstance(one, ModelRunner)]
         data = bool(runners) or any(projection.data for projection in projections)
         begin = partial(self._begin_builds, projections, runners, resume=resume)
-        return Rebuild(self._store, begin, data=data, lock=self._rebuilding)
+        return Rebuild(
+            self._store, begin, data=data, lock=self._rebuilding, check=self._check_rebuild
+        )
 
     # --- the work ---
 
@@ -272,12 +275,13 @@ class Projector(Generic[E]):
         """Tell who still waits, save what is worth it, and close."""
         self._is_closed = True
         self._bell.ring()
-        await self._saver.save(self._tables.values())
-        await self._saver.save_half(self._building.values())
-        for handler in self._handlers.values():
-            await handler.save()
-        for model in self._models.values():
-            await model.close()
+        async with self._rebuilding:  # another task's step may be at work in a database
+            await self._saver.save(self._tables.values())
+            await self._saver.save_half(self._building.values())
+            for handler in self._handlers.values():
+                await handler.save()
+            for model in self._models.values():
+                await model.close()
 
     async def _follow(self) -> None:
         tables = self._tables.values()
@@ -300,6 +304,10 @@ class Projector(Generic[E]):
         self._bell.ring()
 
     # --- rebuilding ---
+
+    def _check_rebuild(self) -> None:
+        if self._is_closed:
+            raise ProjectorClosedError("the rebuild is not done, readers see what they saw before")
 
     async def _begin_builds(
         self,

@@ -109,10 +109,12 @@ class Rebuild(AsyncIterator[Progress], Generic[E]):
         *,
         data: bool,
         lock: anyio.Lock,
+        check: Callable[[], None],
     ) -> None:
         self._store = store
         self._begin = begin
         self._lock = lock  # one step of one rebuild at a time
+        self._check = check  # raises if there is nobody any more to build for
         self._data = data
         self._builds: Sequence[Build[E]] | None = None
         self._goal = 0
@@ -130,12 +132,15 @@ class Rebuild(AsyncIterator[Progress], Generic[E]):
         Raises:
             ProjectionFailedError: after the last step, if something could not be built; what
                 readers see of that one has not changed.
+            ProjectorClosedError: the projector has ended before the last step.
             RebuildLostError: another rebuild of the same has begun.
             Exception: what a read model's database raises where it cannot be opened or swapped.
 
         Cancellation: what is built so far stays, and can be gone on with.
         """
         async with self._lock:
+            if not self._is_done:
+                self._check()
             if self._builds is None:
                 self._builds = await self._begin()
                 self._goal = self._store.position

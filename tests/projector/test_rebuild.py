@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import eventstore as es
 import projections as pj
 from projections import _rebuild
+from projections._projector import Projector
 from tests.contract._backends import Backend
 from tests.projector._logs import COUNT, append, counting, folded, soon
 
@@ -43,6 +47,11 @@ class Switch:
         if recorded.position == self.breaks_at:
             raise ArithmeticError(recorded.position)
         return state + self.step
+
+
+def sqlite(path: Path, apply: Callable[..., None]) -> pj.SqliteReadModel[es.LoopEvent]:
+    """A read model without tables."""
+    return pj.sqlite_read_model(path, name="sqlite", schema=[], apply=apply)
 
 
 async def test_readers_see_the_old_view_until_the_new_one_is_whole(backend: Backend) -> None:
@@ -303,6 +312,74 @@ async def test_a_handler_is_no_thing_to_rebuild(backend: Backend, tmp_path: Path
         async with opened as projector:
             with pytest.raises(TypeError, match="'mails' is a handler"):
                 projector.rebuild(COUNT, handler)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_a_rebuild_ends_with_the_projector(
+    backend: Backend, tmp_path: Path, turns: int
+) -> None:
+    """Nobody would save or close what it opened."""
+    model = sqlite(tmp_path / "a.db", lambda *_: None)
+    async with backend.open() as store:
+        position = await append(store, 30)
+        async with pj.open_projector(store, COUNT, read_models=[model]) as projector:
+            with soon():
+                await projector.wait_for(position)
+                rebuilds = [projector.rebuild(COUNT), projector.rebuild(model)]
+                for rebuild in rebuilds:
+                    for _ in range(turns):
+                        assert not (await anext(rebuild)).is_done
+        for rebuild in rebuilds:
+            with pytest.raises(pj.ProjectorClosedError, match="the rebuild is not done"):
+                await anext(rebuild)
+
+
+async def test_a_rebuild_that_is_done_stays_done_when_the_projector_has_ended(
+    backend: Backend,
+) -> None:
+    """Its iterator ends as any other."""
+    async with backend.open() as store:
+        async with pj.open_projector(store, COUNT) as projector:
+            with soon():
+                rebuild = projector.rebuild()
+                assert (await anext(rebuild)).is_done
+        assert [progress async for progress in rebuild] == []
+
+
+async def test_a_projector_ends_after_the_step_of_a_rebuild(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It closes no database that a thread is at work in."""
+    monkeypatch.setattr(_rebuild, "_STEP_EVENTS", 1_000)
+    is_rebuilding = False
+    entered, gate = threading.Event(), threading.Event()
+
+    def apply(*_: object) -> None:
+        if is_rebuilding:
+            entered.set()
+            assert gate.wait(10)
+
+    async def rebuild(projector: Projector[es.LoopEvent]) -> None:
+        (progress,) = [one async for one in projector.rebuild()]
+        assert progress.is_done
+
+    async def open_gate() -> None:
+        await anyio.wait_all_tasks_blocked()
+        gate.set()
+
+    model = sqlite(tmp_path / "a.db", apply)
+    async with backend.open() as store:
+        position = await append(store, 30)
+        with soon():
+            async with (
+                anyio.create_task_group() as tasks,
+                pj.open_projector(store, read_models=[model]) as projector,
+            ):
+                await projector.wait_for(position)
+                is_rebuilding = True
+                tasks.start_soon(rebuild, projector)
+                assert await anyio.to_thread.run_sync(entered.wait, 10)
+                tasks.start_soon(open_gate)  # it waits until this block waits for its end
 
 
 async def test_a_rebuild_cancelled_anywhere_gives_what_an_undisturbed_one_gives(
