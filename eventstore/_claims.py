@@ -74,6 +74,7 @@ class Claimable(Protocol):
 
         Raises:
             LoopClaimedError: somebody holds it.
+            StoreClosedError: the store is closed.
             StoreUnavailableError: the claim cannot be recorded here.
 
         Cancellation: as leaving by an error: the claim is free, and not marked as given back.

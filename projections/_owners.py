@@ -60,6 +60,7 @@ async def claim(store: Claimable, loop: str) -> AsyncGenerator[Claim]:
 
     Raises:
         LoopClaimedError: somebody else drives it, in this process or in another.
+        StoreClosedError: the store is closed.
         StoreUnavailableError: the claim cannot be recorded beside the log.
 
     Cancellation: the claim is free; as with an error, the loop counts as crashed if it still runs

@@ -122,6 +122,7 @@ class LogStore(LogReader[E]):
     async def claim(self, stream: str, owner: Owner) -> AsyncGenerator[Ownership | None]:
         """Hold the claim on a stream for the life of a block; see `Claimable.claim`."""
         check_stream(stream)
+        self._writer.check_open()
         claim = StreamClaim(self._files, self._names, stream, owner)
         try:
             yield await self._in_thread(claim.take)

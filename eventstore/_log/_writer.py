@@ -101,6 +101,14 @@ class Writer:
         while self._closed is None and not self.has_room(size):
             self._room = self._room or anyio.Event()
             await self._room.wait()
+        self.check_open()
+
+    def check_open(self) -> None:
+        """See that the store is not closed.
+
+        Raises:
+            StoreClosedError: it is.
+        """
         if self._closed is not None:
             raise StoreClosedError(path=self._path, reason=self._closed)
 
@@ -111,8 +119,7 @@ class Writer:
 
     def submit(self, request: Request) -> Batch:
         """Put a request into the next commit; the caller awaits the batch, or withdraws."""
-        if self._closed is not None:
-            raise StoreClosedError(path=self._path, reason=self._closed)
+        self.check_open()
         batch = self._next
         batch.requests.append(request)
         batch.size += request.size

@@ -77,6 +77,17 @@ async def test_no_stream_name_leads_out_of_the_logs_directory(
         assert await store.owners([stream]) == {}
 
 
+async def test_a_closed_store_claims_nothing(backend: Backend) -> None:
+    """Who drives a loop has to record it, and cannot there; nobody else is kept away."""
+    async with backend.open() as store:
+        pass
+    with pytest.raises(es.StoreClosedError):
+        async with pj.claim(store, LOOP):
+            pytest.fail("it was claimed")
+    async with backend.open() as store:
+        assert await store.owners([LOOP]) == {}
+
+
 async def test_a_block_left_by_an_error_did_not_give_the_claim_back(
     store: es.LogStore[es.LoopEvent],
 ) -> None:
