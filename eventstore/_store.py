@@ -108,6 +108,9 @@ class EventReader(Protocol[E_co]):
         Yields:
             Every event exactly once, in position order, whichever process appended it.
 
+        Raises:
+            BookmarkLostError: the log was cut before what was seen: nothing can follow it.
+
         Cancellation: safe at any await; continue with the last position seen.
         """
         ...
@@ -128,7 +131,8 @@ class EventReader(Protocol[E_co]):
             Every event exactly once, in position order, whichever process appended it.
 
         Raises:
-            BookmarkLostError: the log is not the one of the bookmark. Ask `recognizes` before.
+            BookmarkLostError: the log is not the one of the bookmark (ask `recognizes` before), or
+                it was cut before what was seen.
 
         Cancellation: safe at any await; continue with the last bookmark seen.
         """

@@ -246,6 +246,7 @@ class LogReader(Generic[E]):
             if following.seen is None or self._has_grown(following.seen):
                 snapshot = await self._in_thread(self._taker.take)
                 if snapshot.end != following.seen:
+                    self._refuse_cut(following.cursor.reached, snapshot)
                     following.seen = snapshot.end
                     following.snapshot = snapshot
                     break
@@ -258,6 +259,18 @@ class LogReader(Generic[E]):
             following.snapshot = None
             self._position = max(self._position, bookmark.position)
         return SubscribedPage(page or (), bookmark, caught_up=page is None)
+
+    def _refuse_cut(self, reached: Beginning, snapshot: Snapshot) -> None:
+        """End a subscription whose log no longer has what was given out: more cannot follow it.
+
+        Recovery never cuts what is settled, so this was done from outside.
+        """
+        place, segments = reached.place, snapshot.segments
+        if place.offset and (
+            reached.segment >= len(segments) or place.offset > segments[reached.segment].end
+        ):
+            path = self._files.path(self._names.active)
+            raise BookmarkLostError(path=path, position=place.position)
 
     async def _wait_for_growth(self, appended: anyio.Event, seen: tuple[int, int, int]) -> None:
         """Wait for an append in this process, or until it is worth looking what others did.

@@ -239,3 +239,20 @@ async def test_a_foreign_line_is_shown_once_it_ends(backend: Backend) -> None:
         assert found == []
         backend.append_raw(b"\n")
     assert found == ["merge_queued"]
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_a_subscription_ends_when_the_log_is_cut_before_what_it_has_seen(
+    backend: Backend, left: int
+) -> None:
+    """What is appended there is not what comes next, and nobody would notice what is missing."""
+    async with backend.open() as store:
+        await append(store, 1, 3)
+    async with backend.open_reader() as reader, following(reader) as events:
+        assert numbers(await take(events, 3)) == [1, 2, 3]
+        size = left and backend.raw().index(b"\n") + 1
+        handle = backend.files.open(ACTIVE, "append")
+        backend.files.truncate(handle, size)
+        backend.files.close(handle)
+        with anyio.fail_after(5), pytest.raises(es.BookmarkLostError, match="position 3"):
+            await anext(events)
