@@ -104,8 +104,9 @@ def test_show_prints_one_row_for_each_loop(tmp_path: Path) -> None:
     done = _run("show", _three_loops(tmp_path / "history.jsonl"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 loops, 18 events" in done.stdout
-    header, otter, heron, lynx = (" ".join(line.split()) for line in done.stdout.splitlines()[2:6])
-    assert header == "loop state outcome last failed events prompt"
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    begin = lines.index("loop state outcome last failed events prompt")
+    otter, heron, lynx = lines[begin + 1 : begin + 4]
     assert otter == "bright-otter needs-review succeeded 2 1 9 implement auth"
     assert heron.startswith("calm-heron running running 1 0 3 long long")
     assert heron.endswith("…")
