@@ -247,16 +247,19 @@ def _end_of_value(text: bytes, at: int) -> tuple[int, int]:
         start = _START.match(text, at) or _refuse()
         at = start.end()
         if start[1]:
-            closers.append(_CLOSER_OF[start[1]])
-            nesting = max(nesting, len(closers))
+            closer = _CLOSER_OF[start[1]]
+            closers.append(closer)
             if not _CLOSING.match(text, at):
-                at = _after_key(text, at, closers[-1])
+                if closer == b"}":
+                    at = _after_key(text, at)
                 continue
+        nesting = max(nesting, len(closers))  # it is deepest where nothing more is opened
         while closers:
             after = _AFTER.match(text, at) or _refuse()
             at = after.end()
             if after[1] == b",":
-                at = _after_key(text, at, closers[-1])
+                if closers[-1] == b"}":
+                    at = _after_key(text, at)
                 break
             if after[1] != closers.pop():
                 _refuse()
@@ -264,8 +267,8 @@ def _end_of_value(text: bytes, at: int) -> tuple[int, int]:
             return at, nesting
 
 
-def _after_key(text: bytes, at: int, closer: bytes) -> int:
-    return at if closer == b"]" else (_KEY.match(text, at) or _refuse()).end()
+def _after_key(text: bytes, at: int) -> int:
+    return (_KEY.match(text, at) or _refuse()).end()
 
 
 def _value(text: bytes) -> Any:
