@@ -84,9 +84,8 @@ MUTANTS: Final = (
     Mutant(
         "a closed store takes appends",
         "_writer.py",
-        "            raise StoreClosedError(path=self._path, reason=self._closed)\n"
+        "        self.check_open()\n        batch = self._next\n",
         "        batch = self._next\n",
-        "            pass\n        batch = self._next\n",
     ),
     Mutant(
         "one who waited for room does not look again",
