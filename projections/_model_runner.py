@@ -75,7 +75,7 @@ class ModelBuild(Generic[E]):
                 if page.bookmark.position > reached:
                     session.record(Checkpoint(revision, page.bookmark))
                 session.commit()
-            except BaseException:
+            except BaseException:  # raised again: a page is in the database whole, or not at all
                 session.rollback()
                 raise
             self.checkpoint = session.checkpoint()

@@ -132,7 +132,7 @@ class Snapshots:
                 _write(handle, _encode(name, state_type, saved))
                 os.fsync(handle)
                 os.rename(temporary, self._path(f"{stem}.{number:012}.snapshot"))  # noqa: PTH104
-            except BaseException:
+            except BaseException:  # raised again: nothing half written stays, whatever ends it
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)  # noqa: PTH108
                 raise

@@ -125,7 +125,7 @@ class SqliteReadModel(Generic[E_contra]):
                     connection.execute(statement)
                 session.record(Checkpoint(self._revision, None))
             session.commit()
-        except BaseException:
+        except BaseException:  # raised again: nobody else has the connection to close it
             connection.close()  # with what was begun
             raise
         return session

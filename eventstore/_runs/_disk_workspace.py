@@ -94,7 +94,7 @@ class DiskWorkspace(Workspace):
                 if lock_timeout_seconds is not None:
                     _lock(descriptor, timeout_seconds=lock_timeout_seconds)
                 return io.FileIO(descriptor, "a+")
-            except BaseException:
+            except BaseException:  # raised again: no descriptor stays open, whatever ends it
                 os.close(descriptor)
                 raise
 
@@ -104,7 +104,7 @@ class DiskWorkspace(Workspace):
             try:
                 self._check_regular(name, os.fstat(descriptor))
                 return io.BufferedReader(io.FileIO(descriptor))
-            except BaseException:
+            except BaseException:  # raised again: no descriptor stays open, whatever ends it
                 os.close(descriptor)
                 raise
 
@@ -120,7 +120,7 @@ class DiskWorkspace(Workspace):
                     file.flush()
                     _sync(descriptor)
                 os.rename(temporary, leaf, src_dir_fd=parent, dst_dir_fd=parent)
-            except BaseException:
+            except BaseException:  # raised again: nothing half written stays, whatever ends it
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=parent)
                 raise

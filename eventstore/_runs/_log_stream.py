@@ -66,7 +66,7 @@ async def open_stream(open_file: Callable[[], IO[AnyStr]]) -> AsyncGenerator[Log
     opening = _Opening(open_file)
     try:
         file = await in_thread(opening.run)
-    except BaseException:
+    except BaseException:  # raised again: a cancelled opening may still end, with a file nobody has
         opening.abandon()
         raise
     if isinstance(current_token().native_token, asyncio.AbstractEventLoop):

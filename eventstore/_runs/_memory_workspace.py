@@ -114,7 +114,7 @@ class MemoryWorkspace(Workspace):
         try:
             yield buffer
             file.content[:] = buffer.getvalue()
-        except BaseException:
+        except BaseException:  # raised again: nothing half written stays, as on the disk
             with self._guard:
                 self._files.pop(temporary, None)
             raise
