@@ -6,10 +6,8 @@ verified and adopted; what a dead one left half done is recovered first.
 
 from __future__ import annotations
 
-import bisect
 import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -30,6 +28,7 @@ from eventstore._log._names import LogNames
 from eventstore._log._recovery import Plan, Recovery, plan_recovery
 from eventstore._log._repair import cut_and_terminate, move_to_new_inode
 from eventstore._log._scan import START, Counts, Damage, Place, Scanner
+from eventstore._log._segments import Segments
 
 __all__ = ["Tail"]
 
@@ -53,7 +52,7 @@ class Tail:
     ) -> None:
         self._holds_lock = holds_lock
         self.kept_index = IndexKeeper(files, names, every_bytes=index_bytes)
-        self._segments = [(0, 1)]  # log offset and first position of each; the active one is last
+        self._segments = Segments(files, names)
         self.recovery = Recovery()
         self.place = START
         self.segment = 1
@@ -75,17 +74,11 @@ class Tail:
     @property
     def base(self) -> int:
         """Bytes of the log before the active segment."""
-        return self._segments[-1][0]
+        return self._segments.base
 
     def locate(self, log_offset: int) -> tuple[int, int]:
         """Which segment holds a byte of the log, by its first position, and where."""
-        number = bisect.bisect_right(self._segments, (log_offset, sys.maxsize)) - 1
-        base, segment = self._segments[number]
-        return segment, log_offset - base
-
-    def _base_of(self, segment: int) -> int:
-        """Bytes of the log before a segment."""
-        return next(base for base, first in reversed(self._segments) if first == segment)
+        return self._segments.locate(log_offset)
 
     def mark(self) -> Mark | None:
         """The log's end, if it is durable and a line of ours proves it."""
@@ -167,7 +160,7 @@ class Tail:
         """
         files, names = self._files, self._names
         sealed = names.sealed_positions(files.listdir(""))
-        self._segments = self._measure(sealed)
+        self._segments.measure(sealed)
         mark = self.kept_index.load(self._has)
         self.recovery = Recovery()
         scanner = self._scanner(mark.place)
@@ -190,22 +183,12 @@ class Tail:
         self.kept_index.forget()
         return self.attach(record)
 
-    def _measure(self, sealed: Sequence[int]) -> list[tuple[int, int]]:
-        """Log offset and first position of each segment; of the active one only the former."""
-        segments: list[tuple[int, int]] = []
-        base = 0
-        for first_position in sealed:
-            segments.append((base, first_position))
-            status = self._files.stat(self._names.sealed(first_position))
-            base += 0 if status is None else status.size
-        return [*segments, (base, sys.maxsize)]
-
     def _has(self, mark: Mark) -> bool:
         """Whether the log is, up to a mark of an index, the one that the index was made of."""
         segment = mark.segment_start.position + 1
-        found = [base for base, first in self._segments if first == segment]
-        name = self._names.sealed(segment) if found else self._names.active
-        base = found[0] if found else self.base
+        base, name = self.base, self._names.active
+        if segment in self._segments:
+            base, name = self._segments.base_of(segment), self._names.sealed(segment)
         status = self._files.stat(name)
         if status is None or status.kind != "file" or base + mark.place.offset != mark.log_offset:
             return False
@@ -246,7 +229,7 @@ class Tail:
         files.fsync(self.handle)
         files.rename(names.active, names.sealed(self.segment))
         files.fsync_directory("")
-        self._segments.append((self.base + self.place.offset, sys.maxsize))
+        self._segments.seal(self.place.offset)
         self._open_active(self.place, None)
         return self.record("idle")
 
@@ -289,7 +272,7 @@ class Tail:
         self._handle = handle
         self.inode = status.inode
         self.segment = place.position + 1
-        self._segments[-1] = (self.base, self.segment)
+        self._segments.name_active(self.segment)
         self.place = msgspec.structs.replace(place, offset=0)
         self._segment_start = self._before = self._durable = self.place
         self.durable_position = place.position
@@ -312,7 +295,7 @@ class Tail:
             self._check_still_there(names.sealed(self.segment))
             scanner = self._scanner(self.place)
             segments = names.sealed_positions(files.listdir(""))
-            self._segments = self._measure(segments)
+            self._segments.measure(segments)
             for first_position in segments[segments.index(self.segment) :]:
                 self._read_sealed(scanner, first_position, self._segment_start)
             if self._open_active(scanner.place, record):
@@ -405,14 +388,14 @@ class Tail:
                 reason="a sealed segment holds a line that is not ours, or no whole commit",
             )
             raise self._corrupt(damage, name)
-        end = self._base_of(first_position) + size
+        end = self._segments.base_of(first_position) + size
         self.kept_index.save_while_reading(Mark(end, scanner.place, segment_start, Counts()))
         scanner.next_segment()
 
     def _index_file(
         self, scanner: Scanner[Header], handle: int, recent: RecentIndex, *, end: int, segment: int
     ) -> Place:
-        base = self._base_of(segment)
+        base = self._segments.base_of(segment)
 
         def index_lines() -> None:
             if scanner.counts.foreign or scanner.counts.noise:
